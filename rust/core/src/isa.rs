@@ -1,0 +1,168 @@
+//! Which instruction sets this processor has, and the proof a kernel needs before it may run.
+//!
+//! A [`Tier`] names a rung of the ladder kernels are written for. A tier's *token* ([`Avx2`], [`Avx512`], …) exists only
+//! where detection found every feature of that rung, so a function that holds one may call code compiled for it.
+
+use crate::error::{Error, Result, ensure};
+
+/// A rung of the instruction-set ladder, lowest first. A kernel of a tier needs that tier's token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// Portable Rust, on every processor.
+    Scalar,
+    /// x86: AVX2, FMA and F16C.
+    Avx2,
+    /// x86: AVX-VNNI, the 256-bit `vpdpbusd`, on top of AVX2.
+    AvxVnni,
+    /// x86: AVX-512 F, BW, VL, DQ and CD.
+    Avx512,
+    /// x86: AVX-512 VNNI and VBMI on top of that.
+    Avx512Vnni,
+    /// ARM: Advanced SIMD.
+    Neon,
+    /// ARM: `sdot`, four-way int8 dot products.
+    DotProd,
+    /// ARM: `smmla`, int8 matrix products.
+    I8mm,
+}
+
+impl Tier {
+    /// Every tier, lowest first.
+    pub const ALL: [Tier; 8] = [
+        Tier::Scalar,
+        Tier::Avx2,
+        Tier::AvxVnni,
+        Tier::Avx512,
+        Tier::Avx512Vnni,
+        Tier::Neon,
+        Tier::DotProd,
+        Tier::I8mm,
+    ];
+
+    /// The name users know the tier by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tier::Scalar => "scalar",
+            Tier::Avx2 => "avx2",
+            Tier::AvxVnni => "avxvnni",
+            Tier::Avx512 => "avx512",
+            Tier::Avx512Vnni => "avx512vnni",
+            Tier::Neon => "neon",
+            Tier::DotProd => "dotprod",
+            Tier::I8mm => "i8mm",
+        }
+    }
+
+    /// The tier of that name.
+    ///
+    /// # Errors
+    /// [`Error::Isa`] where no tier has the name.
+    pub fn parse(name: &str) -> Result<Tier> {
+        Tier::ALL.into_iter().find(|tier| tier.name() == name).ok_or_else(|| {
+            let names: Vec<_> = Tier::ALL.iter().map(|tier| tier.name()).collect();
+            Error::Isa(format!("isa {name:?}: expected one of {}", names.join(", ")))
+        })
+    }
+
+    /// Whether this processor has every feature of the tier.
+    pub fn is_available(self) -> bool {
+        match self {
+            Tier::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx2 => Avx2::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Tier::AvxVnni => AvxVnni::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512 => Avx512::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512Vnni => Avx512Vnni::detect().is_some(),
+            #[cfg(target_arch = "aarch64")]
+            Tier::Neon => Neon::detect().is_some(),
+            #[cfg(target_arch = "aarch64")]
+            Tier::DotProd => DotProd::detect().is_some(),
+            #[cfg(target_arch = "aarch64")]
+            Tier::I8mm => I8mm::detect().is_some(),
+            #[allow(unreachable_patterns, reason = "the tiers of other architectures")]
+            _ => false,
+        }
+    }
+
+    /// The tiers of this processor, lowest first.
+    pub fn available() -> Vec<Tier> {
+        Tier::ALL.into_iter().filter(|tier| tier.is_available()).collect()
+    }
+
+    /// The highest tier to use: `asked`, else the one `GOSSAMER_ISA` names, else the best this processor has.
+    ///
+    /// # Errors
+    /// [`Error::Isa`] where the name is no tier, or the processor lacks it.
+    pub fn choose(asked: Option<&str>) -> Result<Tier> {
+        let from_env = std::env::var("GOSSAMER_ISA").ok().filter(|name| !name.is_empty());
+        let best = *Tier::available().last().expect("scalar is always available");
+        let Some(name) = asked.map(str::to_owned).or(from_env) else { return Ok(best) };
+        let tier = Tier::parse(&name)?;
+        let names: Vec<_> = Tier::available().iter().map(|tier| tier.name()).collect();
+        ensure!(
+            tier.is_available(),
+            Isa,
+            "isa {name:?}: this processor does not have it; it has {}",
+            names.join(", ")
+        );
+        Ok(tier)
+    }
+}
+
+impl std::fmt::Display for Tier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Defines a token whose only constructor is detection.
+macro_rules! token {
+    ($(#[$doc:meta])* $name:ident, $arch:literal, $detect:ident, [$($feature:tt),+]) => {
+        $(#[$doc])*
+        #[cfg(target_arch = $arch)]
+        #[derive(Clone, Copy, Debug)]
+        pub struct $name(());
+
+        #[cfg(target_arch = $arch)]
+        impl $name {
+            /// The token, where the processor has every feature it stands for.
+            pub fn detect() -> Option<$name> {
+                ($(std::arch::$detect!($feature))&&+).then_some($name(()))
+            }
+        }
+    };
+}
+
+token!(
+    /// Proof of `avx2,fma,f16c`.
+    Avx2, "x86_64", is_x86_feature_detected, ["avx2", "fma", "f16c"]
+);
+token!(
+    /// Proof of `avx2,fma,f16c,avxvnni`.
+    AvxVnni, "x86_64", is_x86_feature_detected, ["avx2", "fma", "f16c", "avxvnni"]
+);
+token!(
+    /// Proof of `avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c`.
+    Avx512, "x86_64", is_x86_feature_detected,
+    ["avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd", "avx2", "fma", "f16c"]
+);
+token!(
+    /// Proof of what [`Avx512`] proves and `avx512vnni,avx512vbmi`.
+    Avx512Vnni, "x86_64", is_x86_feature_detected,
+    ["avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd", "avx2", "fma", "f16c", "avx512vnni", "avx512vbmi"]
+);
+token!(
+    /// Proof of `neon`.
+    Neon, "aarch64", is_aarch64_feature_detected, ["neon"]
+);
+token!(
+    /// Proof of `neon,dotprod`.
+    DotProd, "aarch64", is_aarch64_feature_detected, ["neon", "dotprod"]
+);
+token!(
+    /// Proof of `neon,dotprod,i8mm`.
+    I8mm, "aarch64", is_aarch64_feature_detected, ["neon", "dotprod", "i8mm"]
+);

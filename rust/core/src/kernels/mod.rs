@@ -1,0 +1,29 @@
+//! Kernels: one folder a family, one file a tier.
+//!
+//! A family's `mod.rs` holds its contract (the formula, shapes, layouts), its `TABLE` of implementations, best first, and
+//! the tests that run every entry against a slow, plain oracle. The plan, the tests, the benches and `gossamer cpu` all
+//! read that one table.
+
+use crate::isa::Tier;
+
+pub mod strip;
+
+/// One implementation of a family.
+#[derive(Debug)]
+pub struct Impl<K> {
+    /// The tier it is written for.
+    pub tier: Tier,
+    /// Its kernel, where this processor has the tier.
+    pub get: fn() -> Option<K>,
+}
+
+/// The best entry of a family that `tier` allows and this processor can run.
+///
+/// The last entry of every table is scalar, so there always is one.
+pub fn pick<K>(table: &[Impl<K>], tier: Tier) -> (Tier, K) {
+    table
+        .iter()
+        .filter(|entry| entry.tier <= tier)
+        .find_map(|entry| (entry.get)().map(|kernel| (entry.tier, kernel)))
+        .expect("a table ends with a scalar kernel, which every processor runs")
+}
