@@ -12,9 +12,11 @@ pub use crate::weight::TILE;
 /// each row is readable, and writable, up to the next multiple of this.
 pub const LANES: usize = 16;
 
-/// What is done to a finished sum before it is stored: `clamp(sum + bias[r] + residual[r][j])`.
+/// What is done to a finished sum before it is stored: `clamp(scale[r] · sum + bias[r] + residual[r][j])`.
 #[derive(Clone, Copy, Debug)]
 pub struct Epilogue<'a> {
+    /// One factor a row of the whole weight, or none; weights stored as integers have one.
+    pub scale: Option<&'a [f32]>,
     /// One addend a row of the whole weight, or none.
     pub bias: Option<&'a [f32]>,
     /// Lower and upper bound; infinite where there is none. A NaN passes through, as in torch.
@@ -23,7 +25,8 @@ pub struct Epilogue<'a> {
 
 impl Epilogue<'_> {
     /// Stores the sum as it is.
-    pub const NONE: Epilogue<'static> = Epilogue { bias: None, clamp: [f32::NEG_INFINITY, f32::INFINITY] };
+    pub const NONE: Epilogue<'static> =
+        Epilogue { scale: None, bias: None, clamp: [f32::NEG_INFINITY, f32::INFINITY] };
 }
 
 /// One call of a strip kernel: some rows of a weight over one panel.
