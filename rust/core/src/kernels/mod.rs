@@ -7,6 +7,9 @@
 use crate::isa::Tier;
 
 pub mod strip;
+pub(crate) mod simd;
+pub(crate) mod math;
+pub mod map;
 
 /// One implementation of a family.
 #[derive(Debug)]
