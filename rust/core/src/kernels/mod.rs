@@ -10,6 +10,7 @@ pub mod strip;
 pub(crate) mod simd;
 pub(crate) mod math;
 pub mod map;
+pub mod binary;
 
 /// One implementation of a family.
 #[derive(Debug)]
