@@ -11,6 +11,9 @@ pub(crate) mod simd;
 pub(crate) mod math;
 pub mod map;
 pub mod binary;
+pub mod relayout;
+pub mod reduce;
+pub mod quantize;
 
 /// One implementation of a family.
 #[derive(Debug)]
