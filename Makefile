@@ -54,18 +54,19 @@ docs: ## Build the Rust documentation, warnings denied
 check: lint docs test ## What a change must pass, short of `make arm`
 
 arm: build ## Cross-build for aarch64 and test under emulation: Rust and Python on three cores (Debian, root)
-	tests/arm/run.sh target/arm $(BIN)/python
+	tests/board/arm/run.sh target/arm $(BIN)/python
 
-bench: build ## Measure this machine; writes benches/results/<date>-<cpu>.json
-	$(BIN)/python benches/run.py
+BENCH ?=
+bench: build ## Compare with torch and record it in benches/results (BENCH='CASE --threads 1,2' for options)
+	$(BIN)/python benches/compare.py $(BENCH)
 
 FUZZ_SECONDS ?= 60
 fuzz: ## Fuzz the loader for FUZZ_SECONDS (needs `cargo install cargo-fuzz`)
 	cd rust && RUSTC_BOOTSTRAP=1 cargo fuzz run load -- -max_total_time=$(FUZZ_SECONDS)
 
-wheel: $(BIN)/maturin ## Build the wheel, install it alone in a fresh environment and use it there
+## Build the wheel, install it alone in a fresh environment and use it there
 	$(BIN)/maturin build --release --quiet --out dist
-	tests/wheel.sh dist
+	tests/board/wheel.sh dist $(BIN)/python
 
 clean: ## Remove everything that was built
 	cargo clean
