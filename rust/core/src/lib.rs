@@ -10,6 +10,7 @@ pub mod error;
 pub mod tensor;
 pub mod weight;
 pub mod isa;
+pub mod pool;
 pub mod kernels;
 #[cfg(test)]
 mod testing;
