@@ -7,8 +7,9 @@
 use crate::error::{Result, ensure};
 use crate::tensor::{DType, Shape, elements};
 use half::f16;
+use std::any::Any;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Rows of a dense weight that are stored together, one value of each for every `k`.
 pub const TILE: usize = 16;
@@ -283,6 +284,12 @@ impl AsRef<[u8]> for Lines {
     }
 }
 
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
 impl Bytes {
     /// The range `start..start + len` of `owner`.
     ///
@@ -474,13 +481,22 @@ impl Sparse {
 }
 
 /// A weight matrix `(m, k)`, or `groups` of them below each other: `m` counts the rows of all.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Matrix {
     m: usize,
     k: usize,
     groups: usize,
     structure: Structure,
     scales: Option<Vec<f32>>,
+    forms: Mutex<Vec<Form>>,
+}
+
+/// A form that a kernel asked for, kept for its next plan.
+#[derive(Clone, Debug)]
+struct Form {
+    name: &'static str,
+    form: Arc<dyn Any + Send + Sync>,
+    bytes: usize,
 }
 
 impl Matrix {
@@ -533,7 +549,7 @@ impl Matrix {
                 v.k
             ),
         }
-        Ok(Matrix { m, k, groups, structure, scales })
+        Ok(Matrix { m, k, groups, structure, scales, forms: Mutex::new(vec![]) })
     }
 
     /// A sparse matrix over parts of a file, checked in full.
@@ -728,6 +744,35 @@ impl Matrix {
         }
     }
 
+    /// The matrix in a form some kernel wants, made once: `make` gives it and the bytes it takes.
+    ///
+    /// Never waits: where another thread is at it (or was, when this process was forked), a form of its own is made.
+    pub fn form<T: Any + Send + Sync>(
+        &self,
+        name: &'static str,
+        make: impl FnOnce(&Matrix) -> Result<(T, usize)>,
+    ) -> Result<Arc<T>> {
+        let kept = |forms: &[Form]| {
+            let found = forms.iter().find(|form| form.name == name)?;
+            Arc::clone(&found.form).downcast::<T>().ok()
+        };
+        if let Ok(mut forms) = self.forms.try_lock() {
+            if let Some(form) = kept(&forms) {
+                return Ok(form);
+            }
+            let (form, bytes) = make(self)?;
+            let form = Arc::new(form);
+            forms.push(Form { name, form: Arc::clone(&form) as _, bytes });
+            return Ok(form);
+        }
+        Ok(Arc::new(make(self)?.0))
+    }
+
+    /// Bytes of the forms that were made of it.
+    pub fn form_bytes(&self) -> usize {
+        self.forms.try_lock().map_or(0, |forms| forms.iter().map(|form| form.bytes).sum())
+    }
+
     /// Bytes it takes: values, indices, counts and scales.
     pub fn bytes(&self) -> usize {
         let own = match &self.structure {
@@ -736,6 +781,25 @@ impl Matrix {
             Structure::LowRank { u, v } => u.bytes() + v.bytes(),
         };
         own + self.scales.as_ref().map_or(0, |scales| scales.len() * 4)
+    }
+
+    /// Bytes of values, which are used where the file has them.
+    pub fn value_bytes(&self) -> usize {
+        match &self.structure {
+            Structure::Dense(values) => values.bytes().len(),
+            Structure::Sparse(sparse) => sparse.values.bytes().len(),
+            // The factors are tensors of their own.
+            Structure::LowRank { .. } => 0,
+        }
+    }
+
+    /// Bytes of what was copied out of the file: counts, indices, scales, and where rows start.
+    pub fn copied_bytes(&self) -> usize {
+        let index = match &self.structure {
+            Structure::Sparse(s) => s.counts.len() + s.indices.len() + s.starts.len() * 4,
+            Structure::Dense(_) | Structure::LowRank { .. } => 0,
+        };
+        index + self.scales.as_ref().map_or(0, |scales| scales.len() * 4)
     }
 
     /// The form in words: `dense float32`, `sparse int8`, `low-rank float32`.
