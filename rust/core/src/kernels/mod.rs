@@ -7,6 +7,7 @@
 use crate::isa::Tier;
 
 pub mod pack;
+pub mod spmm_f32;
 pub mod strip;
 pub mod window;
 
