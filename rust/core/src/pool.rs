@@ -217,7 +217,8 @@ impl Shared {
         loop {
             let state = self.state.load(Ordering::SeqCst);
             if state & OPEN != 0 && state & !(OPEN | INSIDE) != seen {
-                if self.state.compare_exchange(state, state + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                if self.state.compare_exchange(state, state + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+                {
                     seen = state & !(OPEN | INSIDE);
                     rounds = 0;
                     // SAFETY: this worker is counted inside an open region, so its body is set and stays valid.
@@ -265,14 +266,12 @@ pub fn split(n: usize, parts: usize, grain: usize) -> Vec<(usize, usize)> {
 /// # Errors
 /// The panic's message.
 pub fn contain<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
-        match payload.downcast::<&'static str>() {
-            Ok(text) => (*text).to_owned(),
-            Err(payload) => match payload.downcast::<String>() {
-                Ok(text) => *text,
-                Err(payload) => resume_unwind(payload),
-            },
-        }
+    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| match payload.downcast::<&'static str>() {
+        Ok(text) => (*text).to_owned(),
+        Err(payload) => match payload.downcast::<String>() {
+            Ok(text) => *text,
+            Err(payload) => resume_unwind(payload),
+        },
     })
 }
 
