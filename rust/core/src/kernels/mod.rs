@@ -10,6 +10,8 @@ pub mod pack;
 pub mod spmm_f32;
 pub mod strip;
 pub mod window;
+pub mod strip_i8;
+pub mod gemm_i8;
 
 /// One implementation of a family.
 #[derive(Debug)]
