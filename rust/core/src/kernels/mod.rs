@@ -6,7 +6,9 @@
 
 use crate::isa::Tier;
 
+pub mod depthwise_f32;
 pub mod strip;
+pub mod window;
 
 /// One implementation of a family.
 #[derive(Debug)]
