@@ -6,12 +6,13 @@
 
 use crate::isa::Tier;
 
+pub mod depthwise_f32;
+pub mod gemm_i8;
 pub mod pack;
 pub mod spmm_f32;
 pub mod strip;
-pub mod window;
 pub mod strip_i8;
-pub mod gemm_i8;
+pub mod window;
 
 /// One implementation of a family.
 #[derive(Debug)]

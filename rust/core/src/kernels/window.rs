@@ -256,7 +256,7 @@ pub(super) mod tests {
         assert!(Window2::new([8, 8], [8, 8], [3, 3], one, one, [1, 1]).is_some());
         assert!(Window2::new([8, 8], [8, 8], [0, 3], one, one, [1, 1]).is_none());
         assert!(Window2::new([8, 8], [8, 8], [3, 3], [1, usize::MAX], one, one).is_none());
-        assert!(Window2::new([1 << 30, 1 << 30], [1, 1], [3, 3], one, one, one).is_some());
+        assert!(Window2::new([1 << 29, 1 << 30], [1, 1], [3, 3], one, one, one).is_some());
         assert!(Window2::new([8, 8], [8, 8], [3, 3], one, one, [usize::MAX, 0]).is_none());
     }
 }
