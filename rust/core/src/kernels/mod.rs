@@ -13,6 +13,9 @@ pub mod spmm_f32;
 pub mod strip;
 pub mod strip_i8;
 pub mod window;
+pub(crate) mod simd;
+pub(crate) mod math;
+pub mod map;
 
 /// One implementation of a family.
 #[derive(Debug)]
