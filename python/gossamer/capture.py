@@ -16,20 +16,23 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils import prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils import _pytree as pytree
 
 from ._core import Error, UnsupportedOpError
-from .program import Program, submodule
+from .program import Program, shape_of, size_of, submodule
 
 # Kept whole: a kernel, or a lowering, sees more in them than in their parts. All else goes to torch's core ops.
 # fmt: off
 KEPT = frozenset({
     "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "linear", "matmul", "embedding",
-    "relu6", "silu", "hardswish", "hardsigmoid", "hardtanh", "gelu", "elu", "selu", "celu", "leaky_relu", "mish", "softplus", "log_sigmoid", "clamp_min", "clamp_max",
-    "softmax", "log_softmax", "layer_norm", "group_norm", "instance_norm", "batch_norm", "scaled_dot_product_attention", "std", "var", "var_mean",
+    "relu6", "silu", "hardswish", "hardsigmoid", "hardtanh", "gelu", "elu", "selu", "celu", "leaky_relu", "mish",
+    "softplus", "log_sigmoid", "clamp_min", "clamp_max", "softmax", "log_softmax", "layer_norm", "group_norm",
+    "instance_norm", "batch_norm", "scaled_dot_product_attention", "std", "var", "var_mean",
     "max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d",
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d",
     "pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d",
@@ -94,7 +97,7 @@ def _prepared(module: nn.Module) -> tuple[nn.Module, list[str]]:
     training = any(m.training for m in module.modules())
     if not (training or any(_hooked(m) for m in module.modules()) or any(_sparse(t) for t in _tensors(module))):
         return module, notes
-    if training:
+    if any(m.training and isinstance(m, (_BatchNorm, _DropoutNd)) for m in module.modules()):
         notes.append("the module was in training mode; it is converted as it computes in eval mode")
     # Tensors are shared, not copied: a weight that a hook computed is no leaf, and no leaf can be deep-copied.
     module = copy.deepcopy(module, {id(t): t for t in _tensors(module)}).eval()
@@ -223,10 +226,8 @@ class _AtOne(fx.Interpreter):
             raise _Fixed(f"captured for any batch, a batch of one fails at {n.name}: {_first_line(error)}") from error
         known = n.meta.get("val")
         if isinstance(value, Tensor) and isinstance(known, Tensor):
-            shape = [
-                s if isinstance(s, int) else int(s.node.expr.subs(dict.fromkeys(s.node.expr.free_symbols, 1)))
-                for s in known.shape
-            ]
+            sizes = shape_of(n)
+            shape = [s if isinstance(s, int) else int(s.subs(dict.fromkeys(s.free_symbols, 1))) for s in sizes]
             if list(value.shape) != shape:
                 raise _Fixed(f"for a batch of one, {n.name} has shape {list(value.shape)}, for any other {shape}")
         return value
@@ -238,7 +239,7 @@ def _first_line(error: Exception) -> str:
 
 def _dynamic(value: Any) -> bool:
     """Whether axis 0 of a fake tensor may change."""
-    return isinstance(value, Tensor) and value.dim() > 0 and not isinstance(value.shape[0], int)
+    return isinstance(value, Tensor) and value.dim() > 0 and not isinstance(size_of(value.shape[0]), int)
 
 
 def _dim_names(exported: ExportedProgram, example: tuple, dynamic_shapes: Any) -> dict[tuple[int, int], str]:
@@ -352,12 +353,9 @@ def _symbols(kept: list[tuple[int, fx.Node]], names: dict[tuple[int, int], str])
     """A name for each dynamic dimension: the caller's, `batch` for axis 0, else input and axis."""
     found: dict[str, str] = {}
     for flat, node in kept:
-        for axis, size in enumerate(node.meta["val"].shape):
-            if isinstance(size, int):
-                continue
-            symbol = str(size.node.expr)
-            if symbol in found or not size.node.expr.is_symbol:
+        for axis, size in enumerate(shape_of(node)):
+            if isinstance(size, int) or str(size) in found or not size.is_symbol:
                 continue
             name = names.get((flat, axis)) or ("batch" if axis == 0 else f"{node.name}_{axis}")
-            found[symbol] = f"{name}_{node.name}" if name in found.values() else name
+            found[str(size)] = f"{name}_{node.name}" if name in found.values() else name
     return found

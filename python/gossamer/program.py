@@ -9,6 +9,7 @@ import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import sympy
 import torch
 from torch import Tensor, fx, nn
 
@@ -87,6 +88,20 @@ def submodule(module: nn.Module, path: str) -> nn.Module:
             module.add_module(part, nn.Module())
         module = getattr(module, part)
     return module
+
+
+def size_of(size: int | torch.SymInt) -> int | sympy.Expr:
+    """A size as a number where it is one, else as an expression over the dynamic dimensions."""
+    if isinstance(size, int):
+        return size
+    # A symbol that turned out to be a constant is replaced here and nowhere else.
+    expression = size.node.expr
+    return int(expression) if expression.is_number else expression
+
+
+def shape_of(node: fx.Node) -> list[int | sympy.Expr]:
+    """The sizes of a node's value."""
+    return [size_of(size) for size in node.meta["val"].shape]
 
 
 def arguments(node: fx.Node) -> list:

@@ -7,7 +7,7 @@ import operator
 import torch
 from torch import Tensor, fx
 
-from ..program import Program, arguments
+from ..program import Program, arguments, shape_of
 
 aten = torch.ops.aten
 
@@ -88,11 +88,5 @@ def same_shape(a: fx.Node, b: object) -> bool:
     x, y = a.meta["val"], b.meta["val"]
     if not isinstance(x, Tensor) or not isinstance(y, Tensor) or x.dtype != y.dtype or x.dim() != y.dim():
         return False
-    return all(_equal(p, q) for p, q in zip(x.shape, y.shape, strict=True))
-
-
-def _equal(p: int | torch.SymInt, q: int | torch.SymInt) -> bool:
-    if isinstance(p, int) and isinstance(q, int):
-        return p == q
     # Compared as expressions: to ask the symbolic sizes themselves would add a guard.
-    return str(getattr(getattr(p, "node", None), "expr", p)) == str(getattr(getattr(q, "node", None), "expr", q))
+    return shape_of(a) == shape_of(b)

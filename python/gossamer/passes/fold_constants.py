@@ -7,7 +7,7 @@ import operator
 import torch
 from torch import Tensor, fx
 
-from ..program import Program
+from ..program import Program, shape_of
 
 # An expanded constant is a view in torch but would be whole in a file; beyond this many elements it stays an op.
 _LARGE = 1 << 20
@@ -50,7 +50,7 @@ def _foldable(node: fx.Node, values: dict[fx.Node, object]) -> bool:
         return False
     value = node.meta.get("val")
     if isinstance(value, Tensor):
-        if any(not isinstance(size, int) for size in value.shape):
+        if not all(isinstance(size, int) for size in shape_of(node)):
             return False
         return target not in _GROWS or value.numel() <= _LARGE
     return isinstance(value, (tuple, list))
