@@ -17,6 +17,8 @@ pub mod strip_i8;
 pub mod window;
 pub(crate) mod simd;
 pub(crate) mod math;
+pub mod map;
+pub mod binary;
 
 /// One implementation of a family.
 #[derive(Debug)]
