@@ -6,6 +6,7 @@
 
 use crate::isa::Tier;
 
+pub mod binary;
 pub mod depthwise_f32;
 pub mod gemm_f32;
 pub mod gemm_i8;
@@ -17,8 +18,6 @@ pub mod strip_i8;
 pub mod window;
 pub(crate) mod simd;
 pub(crate) mod math;
-pub mod map;
-pub mod binary;
 
 /// One implementation of a family.
 #[derive(Debug)]
