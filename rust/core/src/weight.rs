@@ -79,6 +79,91 @@ pub fn tile<T: Copy + Default>(m: usize, k: usize, rows: &[T]) -> Vec<T> {
     tiles
 }
 
+/// Columns of an int8 tile that are stored together, in the order a four-way dot product takes them.
+pub const QUAD: usize = 4;
+
+/// A dense int8 matrix `(m, k)` as tiles of sixteen rows by four columns, `[⌈m/16⌉][⌈k/4⌉][16][4]`, padded with zeros.
+///
+/// Values lie in `[-127, 127]`: kernels may compute a wrong number, nothing worse, from a value of -128.
+#[derive(Clone, Copy, Debug)]
+pub struct TilesI8<'a> {
+    m: usize,
+    k: usize,
+    values: &'a [i8],
+}
+
+impl<'a> TilesI8<'a> {
+    /// Bytes that tiles of an `(m, k)` matrix hold, padding included.
+    pub fn len_of(m: usize, k: usize) -> Option<usize> {
+        m.checked_next_multiple_of(TILE)?.checked_mul(k.checked_next_multiple_of(QUAD)?)
+    }
+
+    /// Tiles over `values`.
+    ///
+    /// # Errors
+    /// [`Error::Format`](crate::error::Error::Format) where their number is not that of the padded matrix.
+    pub fn new(m: usize, k: usize, values: &'a [i8]) -> Result<Self> {
+        ensure!(
+            Self::len_of(m, k) == Some(values.len()),
+            Format,
+            "dense int8 weight of {m} x {k}: got {} values, expected whole tiles of {TILE} rows by {QUAD} columns",
+            values.len()
+        );
+        Ok(TilesI8 { m, k, values })
+    }
+
+    /// Rows.
+    pub fn m(&self) -> usize {
+        self.m
+    }
+
+    /// Columns.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Groups of four columns, the last padded.
+    pub fn quads(&self) -> usize {
+        self.k.div_ceil(QUAD)
+    }
+
+    /// The values, `[⌈m/16⌉][⌈k/4⌉][16][4]`.
+    pub fn values(&self) -> &'a [i8] {
+        self.values
+    }
+
+    /// The tile that starts at row `16 * tile`, `[⌈k/4⌉][16][4]`.
+    pub fn tile(&self, tile: usize) -> &'a [i8] {
+        let len = self.quads() * TILE * QUAD;
+        &self.values[tile * len..][..len]
+    }
+
+    /// The sum of each row, which times minus a zero point is what the zero point adds to the row's dot products.
+    pub fn row_sums(&self) -> Vec<i32> {
+        let row = |r: usize| {
+            let quads = self.tile(r / TILE).chunks_exact(TILE * QUAD);
+            quads.flat_map(|quad| &quad[r % TILE * QUAD..][..QUAD]).map(|&w| i32::from(w)).sum()
+        };
+        (0..self.m).map(row).collect()
+    }
+}
+
+/// Puts a row-major int8 `(m, k)` matrix into the tiles of [`TilesI8`].
+///
+/// # Panics
+/// Where `rows` is not of that size.
+pub fn tile_i8(m: usize, k: usize, rows: &[i8]) -> Vec<i8> {
+    assert_eq!(rows.len(), m * k, "a row-major matrix of {m} x {k}");
+    let quads = k.div_ceil(QUAD);
+    let mut tiles = vec![0; m.next_multiple_of(TILE) * quads * QUAD];
+    for (r, row) in rows.chunks_exact(k.max(1)).enumerate() {
+        for (c, &value) in row.iter().enumerate() {
+            tiles[((r / TILE * quads + c / QUAD) * TILE + r % TILE) * QUAD + c % QUAD] = value;
+        }
+    }
+    tiles
+}
+
 /// A sparse matrix `(m, k)`, its columns cut into blocks of at most 256 so that an index is one byte.
 ///
 /// Blocks follow each other; within a block, rows do; within a row, non-zeros in ascending column order. `counts` is
@@ -862,6 +947,24 @@ mod tests {
         }
         assert_eq!(tiles.iter().filter(|&&v| v != 0).count(), rows.len());
         assert!(Tiles::new(33, 3, &tiles).is_err());
+    }
+
+    #[test]
+    fn int8_tiles_hold_every_value_once() {
+        let rows: Vec<i8> = (0..17 * 7).map(|i| (i % 127) as i8 + 1).collect();
+        let tiles = tile_i8(17, 7, &rows);
+        let view = TilesI8::new(17, 7, &tiles).unwrap();
+        for r in 0..17 {
+            for c in 0..7 {
+                let at = (c / QUAD * TILE + r % TILE) * QUAD + c % QUAD;
+                assert_eq!(view.tile(r / TILE)[at], rows[r * 7 + c]);
+            }
+        }
+        assert_eq!(tiles.iter().filter(|&&v| v != 0).count(), rows.len());
+        let sums: Vec<i32> = rows.chunks(7).map(|row| row.iter().map(|&w| i32::from(w)).sum()).collect();
+        assert_eq!(view.row_sums(), sums);
+        assert!(TilesI8::new(33, 7, &tiles).is_err());
+        assert_eq!(TilesI8::len_of(usize::MAX, 4), None);
     }
 
     #[test]

@@ -6,7 +6,16 @@
 
 use crate::isa::Tier;
 
+pub mod depthwise_f32;
+pub mod gemm_i8;
+pub mod map;
+pub mod pack;
+pub mod spmm_f32;
 pub mod strip;
+pub mod strip_i8;
+pub mod window;
+pub(crate) mod simd;
+pub(crate) mod math;
 
 /// One implementation of a family.
 #[derive(Debug)]
