@@ -7,6 +7,7 @@
 use crate::isa::Tier;
 
 pub mod depthwise_f32;
+pub mod gemm_f32;
 pub mod gemm_i8;
 pub mod map;
 pub mod pack;

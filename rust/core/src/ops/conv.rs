@@ -5,7 +5,7 @@
 
 #![allow(unsafe_code, reason = "strips of one output are written by several threads")]
 
-use super::activation::Activation;
+use super::activation::{self, Activation, Apply};
 use super::product::{Chain, Window, cut};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::{Error, Result, ensure};
@@ -149,8 +149,8 @@ impl Operator for Conv {
             to: Planes::of(out, site.layout),
             bias: site.args.optional(2, DType::Float32, out.shape[1])?.cloned(),
             residual: site.args.has(3),
-            clamp: self.activation.as_ref().map_or([f32::NEG_INFINITY, f32::INFINITY], Activation::clamp),
-            activation: self.activation.as_ref().and_then(|activation| activation.kernel(site.tier)),
+            clamp: activation::clamp(self.activation),
+            activation: Apply::of(self.activation, site.tier),
         };
         // The residual lies as the output does: both were asked for as features.
         debug_assert!(!run.residual || site.layouts.get(3) == Some(&site.layout));
@@ -170,7 +170,7 @@ struct Run {
     bias: Option<Arc<Plain>>,
     residual: bool,
     clamp: [f32; 2],
-    activation: Option<super::activation::Kernel>,
+    activation: Option<Apply>,
 }
 
 impl Run {
@@ -208,8 +208,8 @@ impl Run {
                     // SAFETY: the output holds that many planes a pitch apart; each is one item's.
                     let out = unsafe { out.part(plane * to.pitch, (plane + 1) * to.pitch) };
                     kernel(&call, out);
-                    if let Some(activation) = &self.activation {
-                        activation.apply(out);
+                    if let Some(activation) = self.activation {
+                        activation.to(out);
                     }
                 }
             });
@@ -294,10 +294,10 @@ impl Run {
                 // SAFETY: rows of the output and of the panel are whole vectors; each item has its own window, and each
                 // worker its own scratch.
                 unsafe { chain.strip(&window, scratch, gather) };
-                if let Some(activation) = &self.activation {
+                if let Some(activation) = self.activation {
                     for r in rows[part].0..rows[part].1 {
                         // SAFETY: these pixels of row `r` are this item's, and were just computed.
-                        activation.apply(unsafe { out.part(at + r * to.pitch, at + r * to.pitch + n) });
+                        activation.to(unsafe { out.part(at + r * to.pitch, at + r * to.pitch + n) });
                     }
                 }
             });

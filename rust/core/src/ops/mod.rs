@@ -11,7 +11,9 @@ use crate::weight::{Matrix, Plain, Tensor};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+mod activation;
 mod frame;
+mod product;
 pub mod relayout;
 pub mod size;
 
@@ -273,6 +275,12 @@ macro_rules! ops {
 }
 
 ops! {
+    /// Convolution.
+    "conv" => conv::Conv,
+    /// `y = x Wᵀ + b` over the last dimension.
+    "linear" => linear::Linear,
+    /// A function of one variable, element by element.
+    "map" => map::MapOp,
     /// The same bytes under another shape.
     "reshape" => reshape::Reshape,
 }
