@@ -707,7 +707,7 @@ impl Matrix {
         let mut tiles = Vec::new();
         for rows in rows.chunks_exact((m / groups * k).max(1)) {
             tiles.extend(match T::DTYPE {
-                DType::Int8 => tile_i8(m / groups, k, rows),
+                DType::Int8 => bytemuck::allocation::cast_vec(tile_i8(m / groups, k, bytemuck::cast_slice(rows))),
                 _ => tile(m / groups, k, rows),
             });
         }
@@ -748,16 +748,26 @@ impl Matrix {
         }
     }
 
-    /// The dense tiles of a group.
+    /// The dense tiles of a group, of float32 or float16 values.
     ///
     /// # Panics
     /// Where the matrix is not dense, or `T` is not its values' type.
     pub fn tiles<T: Number>(&self, group: usize) -> Tiles<'_, T> {
         let Structure::Dense(values) = &self.structure else { panic!("a dense matrix is read as tiles") };
         let (m, k) = (self.m / self.groups, self.k);
-        let depth = if T::DTYPE == DType::Int8 { k.next_multiple_of(4) } else { k };
-        let len = m.next_multiple_of(TILE) * depth;
-        Tiles { m, k: depth, values: &values.of::<T>()[group * len..][..len] }
+        let len = m.next_multiple_of(TILE) * k;
+        Tiles { m, k, values: &values.of::<T>()[group * len..][..len] }
+    }
+
+    /// The dense tiles of a group, of int8 values.
+    ///
+    /// # Panics
+    /// Where the matrix is not dense or not int8.
+    pub fn tiles_i8(&self, group: usize) -> TilesI8<'_> {
+        let Structure::Dense(values) = &self.structure else { panic!("a dense matrix is read as tiles") };
+        let (m, k) = (self.m / self.groups, self.k);
+        let len = m.next_multiple_of(TILE) * k.next_multiple_of(QUAD);
+        TilesI8 { m, k, values: &values.of::<i8>()[group * len..][..len] }
     }
 
     /// The sparse rows of all groups.
@@ -788,13 +798,15 @@ impl Matrix {
                 for r in 0..self.m {
                     let per_group = self.m / self.groups;
                     let (group, r_in) = (r / per_group, r % per_group);
-                    let tile = self.tiles::<T>(group).tile(r_in / TILE);
-                    let lane = r_in % TILE;
-                    for c in 0..self.k {
-                        rows[r * self.k + c] = match T::DTYPE {
-                            DType::Int8 => tile[(c / 4 * TILE + lane) * 4 + c % 4],
-                            _ => tile[c * TILE + lane],
-                        };
+                    let (tile, lane) = (r_in / TILE, r_in % TILE);
+                    let row = &mut rows[r * self.k..][..self.k];
+                    if T::DTYPE == DType::Int8 {
+                        let tile = self.tiles_i8(group).tile(tile);
+                        let row: &mut [i8] = bytemuck::cast_slice_mut(row);
+                        row.iter_mut().enumerate().for_each(|(c, q)| *q = tile[(c / QUAD * TILE + lane) * QUAD + c % QUAD]);
+                    } else {
+                        let tile = self.tiles::<T>(group).tile(tile);
+                        row.iter_mut().zip(tile[lane..].iter().step_by(TILE)).for_each(|(value, &w)| *value = w);
                     }
                 }
             }
@@ -896,20 +908,6 @@ impl Matrix {
         };
         format!("{structure} {}", self.dtype())
     }
-}
-
-/// Puts a row-major `(m, k)` matrix into int8 tiles, four columns side by side: `[⌈m/16⌉][⌈k/4⌉][16][4]`.
-pub fn tile_i8<T: Copy + Default>(m: usize, k: usize, rows: &[T]) -> Vec<T> {
-    assert_eq!(rows.len(), m * k, "a row-major matrix of {m} x {k}");
-    let depth = k.next_multiple_of(4);
-    let mut tiles = vec![T::default(); m.next_multiple_of(TILE) * depth];
-    for (r, row) in rows.chunks_exact(k.max(1)).enumerate() {
-        let tile = &mut tiles[r / TILE * depth * TILE..];
-        for (c, &value) in row.iter().enumerate() {
-            tile[(c / 4 * TILE + r % TILE) * 4 + c % 4] = value;
-        }
-    }
-    tiles
 }
 
 /// What a file holds under one name.

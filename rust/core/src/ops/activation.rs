@@ -5,7 +5,7 @@ use crate::kernels::map::{self, Map};
 use crate::kernels::pick;
 
 /// A function that can be fused: any of `map`'s.
-pub type Activation = Map;
+pub(super) type Activation = Map;
 
 /// The bounds of a finished sum: those of a function that is nothing but bounds, infinite for others.
 pub(super) fn clamp(activation: Option<Activation>) -> [f32; 2] {

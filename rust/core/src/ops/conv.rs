@@ -155,7 +155,8 @@ impl Operator for Conv {
         // The residual lies as the output does: both were asked for as features.
         debug_assert!(!run.residual || site.layouts.get(3) == Some(&site.layout));
         if self.geometry.is_depthwise(x) {
-            return Ok(run.depthwise(Arc::clone(site.args.plain(1, DType::Float32, out.shape[1] * run.taps())?), site).into());
+            let weight = Arc::clone(site.args.plain(1, DType::Float32, out.shape[1] * run.taps())?);
+            return Ok(run.depthwise(weight, site).into());
         }
         Ok(run.strips(&self.geometry, site)?.into())
     }

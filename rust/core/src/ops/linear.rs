@@ -6,7 +6,7 @@ use super::activation::{self, Activation, Apply};
 use super::frame::Shared;
 use super::product::{Chain, Window, cut};
 use super::{Args, Frame, Operator, Prepared, Site, Step};
-use crate::error::{Error, Result, ensure};
+use crate::error::{Result, ensure};
 use crate::tensor::{DType, Meta};
 use serde::{Deserialize, Serialize};
 

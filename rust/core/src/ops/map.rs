@@ -4,7 +4,7 @@
 
 use super::frame::Shared;
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants, parallel};
-use crate::error::{Error, Result, ensure};
+use crate::error::{Result, ensure};
 use crate::kernels::map::{self, Map};
 use crate::kernels::pick;
 use crate::tensor::{DType, Meta};

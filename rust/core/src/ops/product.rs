@@ -93,14 +93,13 @@ impl Factor {
                     // SAFETY: `wide` is this thread's and large enough for a tile of a block.
                     let tile = unsafe { std::slice::from_raw_parts_mut(wide, depth * TILE) };
                     match self.matrix.dtype() {
-                        DType::Int8 => widen_i8(self.matrix.tiles(group).tile(r / TILE), call.block, tile),
+                        DType::Int8 => widen_i8(self.matrix.tiles_i8(group).tile(r / TILE), call.block, tile),
                         _ => widen_f16(self.matrix.tiles(group).tile(r / TILE), call.block, tile),
                     }
                     let height = (call.rows.1 - r).min(TILE);
-                    let cut = |values: &'_ [f32]| &values[r..][..height];
                     let epilogue = Epilogue {
-                        scale: scale.map(cut),
-                        bias: call.epilogue.bias.map(cut),
+                        scale: scale.map(|scale| &scale[r..][..height]),
+                        bias: call.epilogue.bias.map(|bias| &bias[r..][..height]),
                         clamp: call.epilogue.clamp,
                     };
                     let weight = Tiles::new(height, depth, &*tile).expect("a tile of that depth was just written");
