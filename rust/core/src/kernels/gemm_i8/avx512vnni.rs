@@ -29,20 +29,20 @@ unsafe fn run(s: &StripI8<'_, TilesI8<'_>>) {
     unsafe {
         match s.vectors() {
             1 => dense(s, |block, sums| {
-                pass::<16, 1>(block, 0, sums);
+                pass::<16, 1>(&block, 0, sums);
             }),
             2 => dense(s, |block, sums| {
-                pass::<8, 2>(block, 0, sums);
-                pass::<8, 2>(block, 8, sums);
+                pass::<8, 2>(&block, 0, sums);
+                pass::<8, 2>(&block, 8, sums);
             }),
             3 => dense(s, |block, sums| {
-                pass::<8, 3>(block, 0, sums);
-                pass::<8, 3>(block, 8, sums);
+                pass::<8, 3>(&block, 0, sums);
+                pass::<8, 3>(&block, 8, sums);
             }),
             _ => dense(s, |block, sums| {
-                pass::<6, 4>(block, 0, sums);
-                pass::<5, 4>(block, 6, sums);
-                pass::<5, 4>(block, 11, sums);
+                pass::<6, 4>(&block, 0, sums);
+                pass::<5, 4>(&block, 6, sums);
+                pass::<5, 4>(&block, 11, sums);
             }),
         }
     }
@@ -53,20 +53,21 @@ unsafe fn run(s: &StripI8<'_, TilesI8<'_>>) {
 /// # Safety
 /// The tile has the rows, the panel the columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-#[inline]
-unsafe fn pass<const R: usize, const V: usize>(block: Block, r0: usize, sums: &mut Sums) {
+#[inline(never)]
+unsafe fn pass<const R: usize, const V: usize>(block: &Block, r0: usize, sums: &mut Sums) {
     if r0 >= block.rows {
         return;
     }
     const { assert!(R <= TILE && V * LANES <= NR) };
     let rows: &mut [_; R] = sums.0[r0..].first_chunk_mut().expect("a pass stays within a tile");
     let mut acc = [[_mm512_setzero_si512(); V]; R];
-    if !block.first {
-        for (acc, row) in acc.iter_mut().zip(rows.iter()) {
-            for (v, acc) in acc.iter_mut().enumerate() {
+    for (r, (acc, row)) in acc.iter_mut().zip(rows.iter()).enumerate() {
+        for (v, acc) in acc.iter_mut().enumerate() {
+            *acc = match block.start {
+                Some(start) => _mm512_set1_epi32(start[r0 + r]),
                 // SAFETY: a row of sums has V registers, aligned as `Sums` is.
-                *acc = unsafe { _mm512_load_si512(row.as_ptr().add(v * LANES).cast()) };
-            }
+                None => unsafe { _mm512_load_si512(row.as_ptr().add(v * LANES).cast()) },
+            };
         }
     }
     // SAFETY: the tile has row `r0`.

@@ -28,8 +28,8 @@ unsafe fn run(s: &StripI8<'_, TilesI8<'_>>) {
 unsafe fn add(block: Block, columns: usize, sums: &mut Sums) {
     for (r, sums) in sums.0[..block.rows].iter_mut().enumerate() {
         let sums = &mut sums[..columns];
-        if block.first {
-            sums.fill(0);
+        if let Some(start) = block.start {
+            sums.fill(start[r]);
         }
         for q in 0..block.quads {
             // SAFETY: the tile has the row, the panel the group and the columns.

@@ -96,10 +96,10 @@ pub struct Requant<'a> {
 }
 
 impl Requant<'_> {
-    /// What a sum of products stands for, before a residual: three roundings at most.
+    /// What a sum, offset included, stands for before a residual: three roundings at most.
     #[inline(always)]
-    pub fn real(sum: i32, offset: i32, scale: f32, bias: f32) -> f32 {
-        sum.wrapping_add(offset) as f32 * scale + bias
+    pub fn real(sum: i32, scale: f32, bias: f32) -> f32 {
+        sum as f32 * scale + bias
     }
 }
 
@@ -226,7 +226,7 @@ unsafe fn interleave_columns<const N: usize>(rows: [*const u8; QUAD], j: usize, 
     unsafe { to.add(j * QUAD).cast::<[[u8; QUAD]; N]>().write_unaligned(quads) };
 }
 
-/// The sums of one tile of rows over a strip.
+/// The sums of one tile of rows over a strip, offsets included.
 #[repr(C, align(64))]
 pub(super) struct Sums(pub(super) [[i32; NR]; TILE]);
 
@@ -243,8 +243,8 @@ pub(super) struct Block {
     pub(super) quads: usize,
     /// Rows of the tile that exist, `1..=16`; the others need not be computed.
     pub(super) rows: usize,
-    /// Whether the sums so far are to be overwritten rather than added to.
-    pub(super) first: bool,
+    /// What the sums of each row start from, where this is the first block of the depth: they are then overwritten.
+    pub(super) start: Option<[i32; TILE]>,
 }
 
 /// Groups of four depths of a block: a block's panel, 16 KiB, and weights, 4 KiB, stay in the smallest first-level cache
@@ -262,21 +262,23 @@ pub(super) unsafe fn dense(s: &StripI8<'_, TilesI8<'_>>, mut add: impl FnMut(Blo
     let mut sums = Sums([[0; NR]; TILE]);
     let quads = s.weight.quads();
     for r0 in s.rows().step_by(TILE) {
-        let tile = s.weight.tile(r0 / TILE);
+        let tile = s.weight.tile(r0 / TILE).as_ptr();
         let rows = TILE.min(s.rows.1 - r0);
-        for q in (0..quads).step_by(BLOCK_QUADS) {
-            // SAFETY: the panel has `quads` groups.
-            let panel = unsafe { s.panel.add(q * s.panel_stride * QUAD) };
-            let weights = tile[q * TILE * QUAD..].as_ptr();
-            let block = Block {
-                weights,
-                panel,
-                stride: s.panel_stride,
-                quads: BLOCK_QUADS.min(quads - q),
-                rows,
-                first: q == 0,
-            };
-            add(block, &mut sums);
+        let mut start = [0; TILE];
+        start[..rows].copy_from_slice(&s.requant.offset[r0..][..rows]);
+        let mut start = Some(start);
+        // A depth of nothing is a block too: it starts the sums.
+        let mut q = 0;
+        while q < quads || start.is_some() {
+            // SAFETY: panel and tile have `quads` groups.
+            let (panel, weights) =
+                unsafe { (s.panel.add(q * s.panel_stride * QUAD), tile.add(q * TILE * QUAD)) };
+            let quads = BLOCK_QUADS.min(quads - q);
+            add(
+                Block { weights, panel, stride: s.panel_stride, quads, rows, start: start.take() },
+                &mut sums,
+            );
+            q += quads;
         }
         // SAFETY: the rows are the strip's.
         unsafe { store_rows(s, r0, &sums.0[..rows]) };
@@ -308,11 +310,11 @@ pub(super) unsafe fn store_rows<W>(s: &StripI8<'_, W>, r0: usize, sums: &[[i32; 
 /// As [`store_rows`].
 #[inline(always)]
 unsafe fn store_columns<const N: usize, W>(s: &StripI8<'_, W>, r: usize, j: usize, sums: &[i32; N]) {
-    let Requant { offset, scale, bias, residual, output } = s.requant;
-    let (offset, scale, bias) = (offset[r], scale[r], bias[r]);
+    let Requant { scale, bias, residual, output, .. } = s.requant;
+    let (scale, bias) = (scale[r], bias[r]);
     let mut y = [0.0; N];
     for (y, &sum) in y.iter_mut().zip(sums) {
-        *y = Requant::real(sum, offset, scale, bias);
+        *y = Requant::real(sum, scale, bias);
     }
     if let Some(residual) = residual {
         // SAFETY: the strip has the row and these columns; bytes have no alignment.
