@@ -9,6 +9,7 @@ use crate::isa::Tier;
 pub mod strip;
 pub mod strip_i8;
 pub mod gemm_i8;
+pub mod gemv_i8;
 
 /// One implementation of a family.
 #[derive(Debug)]
