@@ -15,6 +15,8 @@ pub mod pack;
 pub mod spmm_f32;
 pub mod strip;
 pub mod strip_i8;
+pub mod gemm_i8;
+pub mod gemv_i8;
 pub mod window;
 pub(crate) mod simd;
 pub(crate) mod math;
