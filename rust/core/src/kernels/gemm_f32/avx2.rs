@@ -15,10 +15,11 @@ const LANES: usize = 8;
 static BLOCKS: Blocks = Blocks {
     lanes: LANES,
     wide: [
-        &[(8, wide::<8, 1>), (8, wide::<8, 1>)],
-        &[(6, wide::<6, 2>), (5, wide::<5, 2>), (5, wide::<5, 2>)],
-        &[],
+        [&[(8, wide::<8, 1>), (8, wide::<8, 1>)], &[(8, wide::<8, 1>)]],
+        [&[(6, wide::<6, 2>), (5, wide::<5, 2>), (5, wide::<5, 2>)], &[(4, wide::<4, 2>), (4, wide::<4, 2>)]],
+        [&[], &[]],
     ],
+    seam: &[],
     tall: &[
         (1, 4, tall::<1, 4>),
         (1, 1, tall::<1, 1>),
@@ -157,7 +158,7 @@ unsafe fn tall<const C: usize, const T: usize>(s: &Strip<'_, Tiles<'_, f32>>, r:
 /// Four columns of eight rows as eight rows of four columns.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn turn([a, b, c, d]: [__m256; 4]) -> [__m128; LANES] {
+pub(super) fn turn([a, b, c, d]: [__m256; 4]) -> [__m128; LANES] {
     let pairs =
         |a, b| [_mm256_castps_pd(_mm256_unpacklo_ps(a, b)), _mm256_castps_pd(_mm256_unpackhi_ps(a, b))];
     let ([ab0, ab2], [cd0, cd2]) = (pairs(a, b), pairs(c, d));

@@ -16,9 +16,13 @@ const LANES: usize = 16;
 static BLOCKS: Blocks = Blocks {
     lanes: LANES,
     wide: [
-        &[(16, wide::<16, 1>)],
-        &[(8, wide::<8, 2>), (8, wide::<8, 2>)],
-        &[(8, wide::<8, 3>), (8, wide::<8, 3>)],
+        [&[(16, wide::<16, 1, 0>)], &[(8, wide::<8, 1, 0>)]],
+        [&[(8, wide::<8, 2, 0>), (8, wide::<8, 2, 0>)], &[(8, wide::<8, 2, 0>)]],
+        [&[(8, wide::<8, 3, 0>), (8, wide::<8, 3, 0>)], &[(8, wide::<8, 3, 0>)]],
+    ],
+    seam: &[
+        (1, &[(8, wide::<8, 3, 1>), (8, wide::<8, 3, 1>)]),
+        (2, &[(8, wide::<8, 3, 2>), (8, wide::<8, 3, 2>)]),
     ],
     tall: &[
         (1, 8, tall::<1, 8>),
@@ -46,13 +50,14 @@ unsafe fn run(s: &Strip<'_, Tiles<'_, f32>>) {
 /// # Safety
 /// As for [`walk`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
-unsafe fn wide<const R: usize, const V: usize>(
+unsafe fn wide<const R: usize, const V: usize, const C: usize>(
     s: &Strip<'_, Tiles<'_, f32>>,
     r: usize,
     j: usize,
     mut ahead: Ahead,
 ) {
     let mut sums = [[_mm512_setzero_ps(); V]; R];
+    let mut tail = [_mm256_setzero_ps(); C];
     let mut w = weights(s, r);
     let mut x = s.panel.wrapping_add(j);
     let mut step = || {
@@ -65,6 +70,12 @@ unsafe fn wide<const R: usize, const V: usize>(
             let w = _mm512_set1_ps(unsafe { *w.add(i) });
             for (sum, x) in sums.iter_mut().zip(xs) {
                 *sum = _mm512_fmadd_ps(w, x, *sum);
+            }
+        }
+        if C > 0 {
+            let w = unsafe { _mm256_loadu_ps(w) };
+            for (c, sum) in tail.iter_mut().enumerate() {
+                *sum = _mm256_fmadd_ps(w, _mm256_set1_ps(unsafe { *x.add(V * LANES + c) }), *sum);
             }
         }
         w = w.wrapping_add(TILE);
@@ -87,6 +98,13 @@ unsafe fn wide<const R: usize, const V: usize>(
         }
         // SAFETY: the row is in the range, and `V` vectors from `j` are in the strip.
         unsafe { finish(s, r + i, j, sums) };
+    }
+    if C > 0 {
+        let column = |i: usize| if i < C { tail[i] } else { _mm256_setzero_ps() };
+        let quads = super::avx2::turn([column(0), column(1), column(2), column(3)]);
+        for (r, quad) in (r..s.rows.1).zip(quads) {
+            unsafe { finish_quad(s, r, j + V * LANES, quad) };
+        }
     }
 }
 

@@ -53,13 +53,18 @@ struct Ahead {
 /// Most vectors of columns in a register block.
 const WIDE: usize = 3;
 
+/// Register blocks one below the other, each with the rows it has.
+type Cover = &'static [(usize, Block)];
+
 /// The register blocks of a tier.
 struct Blocks {
     /// Columns in a vector.
     lanes: usize,
-    /// With columns in the lanes: the blocks of one, two and three vectors (none where the registers do not suffice),
-    /// each a list of (rows, block) that together cover a tile.
-    wide: [&'static [(usize, Block)]; WIDE],
+    /// With columns in the lanes: blocks of one, two and three vectors (none where the registers do not suffice) that
+    /// cover a tile, and others that cover half of one.
+    wide: [[Cover; 2]; WIDE],
+    /// Blocks that cover a tile with three vectors and a few single columns more: the most of those, and the blocks.
+    seam: &'static [(usize, Cover)],
     /// With rows in the lanes: most columns, tiles of rows, and the block; fewest columns first and, among equals, most
     /// tiles first, down to a single one.
     tall: &'static [(usize, usize, Block)],
@@ -77,21 +82,29 @@ const CHUNK: usize = 128;
 /// # Safety
 /// As for [`StripKernel`], for the tier the blocks are written for.
 unsafe fn walk(s: &Strip<'_, Tiles<'_, f32>>, blocks: &Blocks) {
-    let rest = s.n % blocks.lanes;
-    let tall = if rest == 0 { None } else { blocks.tall.iter().position(|&(columns, ..)| rest <= columns) };
-    let vectors = if tall.is_some() { s.n / blocks.lanes } else { s.n.div_ceil(blocks.lanes) };
-    let widest = blocks.wide.iter().filter(|blocks| !blocks.is_empty()).count();
+    let (whole, rest) = (s.n / blocks.lanes, s.n % blocks.lanes);
+    let widest = blocks.wide.iter().filter(|covers| !covers[0].is_empty()).count();
+    // What takes the columns after the last whole vector: a seam, tall blocks or, failing both, one more vector.
+    let seam = blocks.seam.iter().find(|&&(most, _)| (1..=most).contains(&rest));
+    let seam = seam.filter(|_| whole > 0 && whole % WIDE == 0);
+    let tall = blocks.tall.iter().position(|&(most, ..)| (1..=most).contains(&rest));
+    let tall = tall.filter(|_| seam.is_none());
+    let vectors = whole + usize::from(rest > 0 && seam.is_none() && tall.is_none());
     for start in s.rows().step_by(CHUNK) {
         let end = s.rows.1.min(start + CHUNK);
-        let mut j = 0;
         let mut left = vectors;
         while left > 0 {
+            let j = (vectors - left) * blocks.lanes;
             // Four vectors are better two and two than three and one: a single one keeps few sums in flight.
-            let width = if left == 4 { 2 } else { left.min(widest) };
+            let width = if left == 4 { widest.min(2) } else { widest.min(left) };
             let columns = width * blocks.lanes;
             for tile in (start..end).step_by(TILE) {
+                let cover = match seam {
+                    Some(&(_, cover)) if left == WIDE => cover,
+                    _ => blocks.wide[width - 1][usize::from(end - tile <= TILE / 2)],
+                };
                 let mut r = tile;
-                for &(rows, block) in blocks.wide[width - 1] {
+                for &(rows, block) in cover {
                     if r >= end {
                         break;
                     }
@@ -100,20 +113,19 @@ unsafe fn walk(s: &Strip<'_, Tiles<'_, f32>>, blocks: &Blocks) {
                     r += rows;
                 }
             }
-            j += columns;
             left -= width;
         }
         let Some(tall) = tall else { continue };
-        let columns = blocks.tall[tall].0;
+        let most = blocks.tall[tall].0;
         let mut r = start;
         while r < end {
             let left = (end - r).div_ceil(TILE);
             let &(_, tiles, block) = blocks.tall[tall..]
                 .iter()
-                .find(|&&(c, tiles, _)| c == columns && tiles <= left)
+                .find(|&&(columns, tiles, _)| columns == most && tiles <= left)
                 .expect("blocks with rows in the lanes go down to a single tile");
-            // SAFETY: the caller's; `tiles` tiles from `r` and columns `j..` of the strip are left.
-            unsafe { block(s, r, j, next_weights(s, r, TILE)) };
+            // SAFETY: the caller's; `tiles` tiles from `r` are left, and so are the columns after the whole vectors.
+            unsafe { block(s, r, whole * blocks.lanes, next_weights(s, r, TILE)) };
             r += tiles * TILE;
         }
     }

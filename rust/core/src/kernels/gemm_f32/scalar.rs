@@ -11,7 +11,12 @@ const LANES: usize = 8;
 
 static BLOCKS: Blocks = Blocks {
     lanes: LANES,
-    wide: [&[(ROWS, block), (ROWS, block), (ROWS, block), (ROWS, block)], &[], &[]],
+    wide: [
+        [&[(ROWS, block), (ROWS, block), (ROWS, block), (ROWS, block)], &[(ROWS, block), (ROWS, block)]],
+        [&[], &[]],
+        [&[], &[]],
+    ],
+    seam: &[],
     tall: &[],
 };
 
