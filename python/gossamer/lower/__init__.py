@@ -116,7 +116,9 @@ class Lowering:
             raise Unsupported("a size that depends on the inputs is used as a number")
         token = self._tokens[node]
         if dtype is not None and node.meta["val"].dtype != dtype:
-            return self.builder.add("cast", [token], {"dtype": type_name(dtype)}, name=self._unique(f"{node.name}/cast"))
+            return self.builder.add(
+                "cast", [token], {"dtype": type_name(dtype)}, name=self._unique(f"{node.name}/cast")
+            )
         return token
 
     def operand(self, value: fx.Node | float | int | bool, dtype: torch.dtype) -> Token:
@@ -170,10 +172,10 @@ class Lowering:
             integers = self.program.integers.get(node.target)
             scaled = None if integers is None else _scales(rows, integers.reshape(rows.shape))
             if value.dtype == torch.int8:
-                token = self.builder.matrix_int8(name, rows.contiguous().numpy(), groups)
+                token = self.builder.matrix_int8(name, rows.contiguous().numpy(), groups=groups)
             elif scaled is not None:
                 q = integers.reshape(rows.shape).contiguous()
-                token = self.builder.matrix_int8(name, q.numpy(), groups, scales=scaled.numpy())
+                token = self.builder.matrix_int8(name, q.numpy(), groups=groups, scales=scaled.tolist())
             else:
                 half = self.weights == "float16" and torch.equal(rows, rows.half().float())
                 storage = "float16" if half else "float32"
@@ -218,7 +220,7 @@ class Lowering:
         results = next(iter(n for n in self.program.graph.nodes if n.op == "output")).args[0]
         for name, node in zip(self.program.outputs, results, strict=True):
             self.node = node
-            self.builder.output(name, self.value(node))
+            self.builder.output(name, self.value(node), self.sizes(node))
 
     def _lower(self, node: fx.Node) -> Any:
         lowering = LOWERINGS.get(_target(node))
