@@ -35,10 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         code: int | None = args.command(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has left; the interpreter must not find that out once more as it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
     except (CommandError, FactoryError, bench.BenchError, _core.Error, OSError) as error:
         print(f"gossamer {args.name}: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
         return 1
     return code or 0
 

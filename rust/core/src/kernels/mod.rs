@@ -6,6 +6,7 @@
 
 use crate::isa::Tier;
 
+pub mod binary;
 pub mod depthwise_f32;
 pub mod gemm_f32;
 pub mod gemm_i8;
