@@ -41,7 +41,7 @@ def convert(
 
     Args:
         module: Taken as it computes in eval mode; on the CPU, in float32.
-        example_inputs: A tuple of what the model is called with. Its values should be typical: the answers are compared.
+        example_inputs: A tuple of what the model is called with; typical values, since the answers are compared.
         path: The file to write, `.goss` by custom.
         weights: How to store weights that are not integers already: `float32` (the numbers torch had), `float16` (a
             weight with values it cannot hold stays float32, and the report says so) or `int8` (symmetric, one scale
@@ -53,7 +53,7 @@ def convert(
         What became of each layer, and how far the file's answer is from torch's.
 
     Raises:
-        UnsupportedOpError: Operations of the model cannot be converted; all are named, with module path and source line.
+        UnsupportedOpError: Operations of the model cannot be converted; all are named, with module path and line.
         Error: The model cannot be captured, or the file's answer is not torch's.
         ValueError: `weights` is none of the three.
     """

@@ -71,7 +71,8 @@ class Report:
         ratio = self.bytes_before / max(self.bytes_after, 1)
         lines += [
             "",
-            f"{size_text(self.bytes_before)} in torch, {size_text(self.bytes_after)} in the file: {ratio:.2f} times smaller.",
+            f"{size_text(self.bytes_before)} in torch, {size_text(self.bytes_after)} in the file:"
+            f" {ratio:.2f} times smaller.",
             f"Largest difference from torch on the example: {self.difference:.3g}, where values reach {self.size:.3g}.",
             f"Kernels are those of {self.isa}.",
         ]

@@ -17,8 +17,8 @@ import sympy
 import torch
 from torch import Tensor, fx
 
+from .. import ops  # noqa: F401  (defines torch.ops.gossamer)
 from .._core import Builder, Error, UnsupportedOpError
-from .. import ops as ops  # defines torch.ops.gossamer
 from ..program import Program, arguments, module_path, shape_of, source_line
 
 Token: TypeAlias = str
@@ -205,7 +205,7 @@ class Lowering:
                 if node.op == "placeholder":
                     value = next(example)
                     dtype = type_name(value.dtype)
-                    self._tokens[node] = self.builder.input(node.name, dtype, self.sizes(node), list(value.shape))
+                    self._tokens[node] = self.builder.input(node.target, dtype, self.sizes(node), list(value.shape))
                 elif node.op == "call_function" and not lost.isdisjoint(node.all_input_nodes):
                     lost.add(node)
                 elif node.op == "call_function" and not _is_size(node):
@@ -237,8 +237,8 @@ class Lowering:
 def factors(program: Program) -> dict[fx.Node, fx.Node]:
     """Layers that are the second of a pair of factors, each with the first.
 
-    Two layers in a row are one matrix as a product u·v where nothing stands between them, and are worth keeping so where
-    the factors are smaller than the product.
+    Two layers in a row are one matrix as a product u·v where nothing stands between them, and are worth keeping so
+    where the factors are smaller than the product.
     """
     pairs: dict[fx.Node, fx.Node] = {}
     for second in program.calls(gossamer.linear.default, gossamer.conv.default):
@@ -310,7 +310,7 @@ def _scales(rows: Tensor, integers: Tensor) -> Tensor | None:
 
 
 def _nudged(rows: Tensor, integers: Tensor, scales: Tensor) -> Tensor:
-    """Scales one step up or down where only that gives the rows back: a quotient of a rounded product may be off by one."""
+    """Scales one step up or down where only that gives the rows back: the quotient of a rounded product may be off."""
     best = scales.clone()
     for direction in (float("inf"), float("-inf")):
         other = torch.nextafter(scales, torch.tensor(direction))
