@@ -223,11 +223,10 @@ def _time(run: Run, seconds: float) -> list[float]:
 Engine = tuple[Run, int | None, Callable[[], object] | None]
 
 
-def _gossamer(contender: Contender, inputs: list[np.ndarray], *, dense: bool = False) -> Engine:
+def _gossamer(contender: Contender, inputs: list[np.ndarray], **options: Any) -> Engine:
     from gossamer import runtime
 
-    load = runtime.load_dense if dense else runtime.load
-    model = load(contender.source, threads=contender.threads, isa=contender.isa)
+    model = runtime.Model(contender.source, {"threads": contender.threads, "isa": contender.isa, **options})
     return (lambda: model.run(*inputs)), model.threads, (lambda: model.profile(*inputs))
 
 
