@@ -6,9 +6,11 @@
 
 use crate::isa::Tier;
 
+pub mod binary;
 pub mod depthwise_f32;
 pub mod gemm_f32;
 pub mod gemm_i8;
+pub mod gemv_i8;
 pub mod map;
 pub mod pack;
 pub mod spmm_f32;

@@ -12,10 +12,17 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 mod activation;
+mod binary;
+mod cat;
+mod conv;
 mod frame;
+mod linear;
+mod map;
 mod product;
 pub mod relayout;
+mod reshape;
 pub mod size;
+mod strided;
 
 pub use frame::{Frame, Operand};
 use size::Sizes;
@@ -221,8 +228,6 @@ pub trait Operator {
 /// The op set: name in the file, module, attribute type. From it come the enum, its serialised form and its dispatch.
 macro_rules! ops {
     ($($(#[$doc:meta])* $name:literal => $module:ident::$attrs:ident),+ $(,)?) => {
-        $(mod $module;)+
-
         /// An operator with its attributes.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "op", content = "attrs")]
@@ -281,8 +286,18 @@ ops! {
     "linear" => linear::Linear,
     /// A function of one variable, element by element.
     "map" => map::MapOp,
+    /// A function of two variables, element by element.
+    "binary" => binary::BinaryOp,
     /// The same bytes under another shape.
     "reshape" => reshape::Reshape,
+    /// Dimensions in another order.
+    "permute" => strided::Permute,
+    /// A range of one axis.
+    "slice" => strided::Slice,
+    /// Dimensions of one element repeated.
+    "expand" => strided::Expand,
+    /// Arrays one after the other.
+    "cat" => cat::Cat,
 }
 
 /// Spreads `n` elements over the pool in ranges of a multiple of `grain`, where that pays.

@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 
 use super::Kernel;
 use crate::isa::Avx512Vnni;
-use crate::kernels::strip_i8::{Block, LANES, NR, StripI8, Sums, dense, interleave};
+use crate::kernels::strip_i8::{Block, LANES, NR, StripI8, Sums, dense, interleave, word};
 use crate::weight::{QUAD, TILE, TilesI8};
 
 pub(super) fn get() -> Option<Kernel> {
@@ -29,20 +29,20 @@ unsafe fn run(s: &StripI8<'_, TilesI8<'_>>) {
     unsafe {
         match s.vectors() {
             1 => dense(s, |block, sums| {
-                pass::<16, 1>(block, 0, sums);
+                pass::<16, 1>(&block, 0, sums);
             }),
             2 => dense(s, |block, sums| {
-                pass::<8, 2>(block, 0, sums);
-                pass::<8, 2>(block, 8, sums);
+                pass::<8, 2>(&block, 0, sums);
+                pass::<8, 2>(&block, 8, sums);
             }),
             3 => dense(s, |block, sums| {
-                pass::<8, 3>(block, 0, sums);
-                pass::<8, 3>(block, 8, sums);
+                pass::<8, 3>(&block, 0, sums);
+                pass::<8, 3>(&block, 8, sums);
             }),
             _ => dense(s, |block, sums| {
-                pass::<6, 4>(block, 0, sums);
-                pass::<5, 4>(block, 6, sums);
-                pass::<5, 4>(block, 11, sums);
+                pass::<6, 4>(&block, 0, sums);
+                pass::<5, 4>(&block, 6, sums);
+                pass::<5, 4>(&block, 11, sums);
             }),
         }
     }
@@ -51,40 +51,38 @@ unsafe fn run(s: &StripI8<'_, TilesI8<'_>>) {
 /// Adds a block's rows `r0..r0 + R` over `V` registers of columns; nothing where no such row exists.
 ///
 /// # Safety
-/// The tile has the rows, the panel the columns.
+/// The panel has the columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-#[inline]
-unsafe fn pass<const R: usize, const V: usize>(block: Block, r0: usize, sums: &mut Sums) {
+#[inline(never)]
+unsafe fn pass<const R: usize, const V: usize>(block: &Block<'_>, r0: usize, sums: &mut Sums) {
     if r0 >= block.rows {
         return;
     }
     const { assert!(R <= TILE && V * LANES <= NR) };
     let rows: &mut [_; R] = sums.0[r0..].first_chunk_mut().expect("a pass stays within a tile");
     let mut acc = [[_mm512_setzero_si512(); V]; R];
-    if !block.first {
-        for (acc, row) in acc.iter_mut().zip(rows.iter()) {
-            for (v, acc) in acc.iter_mut().enumerate() {
+    for (r, (acc, row)) in acc.iter_mut().zip(rows.iter()).enumerate() {
+        for (v, acc) in acc.iter_mut().enumerate() {
+            *acc = match block.start {
+                Some(start) => _mm512_set1_epi32(start[r0 + r]),
                 // SAFETY: a row of sums has V registers, aligned as `Sums` is.
-                *acc = unsafe { _mm512_load_si512(row.as_ptr().add(v * LANES).cast()) };
-            }
+                None => unsafe { _mm512_load_si512(row.as_ptr().add(v * LANES).cast()) },
+            };
         }
     }
-    // SAFETY: the tile has row `r0`.
-    let mut weights = unsafe { block.weights.add(r0 * QUAD) };
     let mut panel = block.panel;
-    for _ in 0..block.quads {
-        // SAFETY: the panel has V registers of columns, the tile R rows from `r0`, for each of its quads.
-        unsafe {
-            let x: [_; V] = std::array::from_fn(|v| _mm512_loadu_si512(panel.add(v * LANES * QUAD).cast()));
-            for (r, acc) in acc.iter_mut().enumerate() {
-                let w = _mm512_set1_epi32(weights.add(r * QUAD).cast::<i32>().read_unaligned());
-                for (acc, x) in acc.iter_mut().zip(x) {
-                    *acc = _mm512_dpbusd_epi32(*acc, x, w);
-                }
+    for quad in block.weights {
+        // SAFETY: the panel has V registers of columns for each of its quads.
+        let x: [_; V] =
+            std::array::from_fn(|v| unsafe { _mm512_loadu_si512(panel.add(v * LANES * QUAD).cast()) });
+        let weights: &[_; R] = quad[r0..].first_chunk().expect("a pass stays within a tile");
+        for (acc, &w) in acc.iter_mut().zip(weights) {
+            let w = _mm512_set1_epi32(word(w));
+            for (acc, x) in acc.iter_mut().zip(x) {
+                *acc = _mm512_dpbusd_epi32(*acc, x, w);
             }
-            weights = weights.add(TILE * QUAD);
-            panel = panel.wrapping_add(block.stride * QUAD);
         }
+        panel = panel.wrapping_add(block.stride * QUAD);
     }
     for (acc, row) in acc.iter().zip(rows.iter_mut()) {
         for (v, &acc) in acc.iter().enumerate() {

@@ -10,8 +10,20 @@ use crate::isa::Tier;
 use crate::weight::TilesI8;
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
 mod avx512vnni;
+#[cfg(target_arch = "x86_64")]
+mod avxvnni;
+#[cfg(target_arch = "aarch64")]
+mod dotprod;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod widening;
 
 /// Computes the rows of a strip.
 pub type Run = unsafe fn(&StripI8<'_, TilesI8<'_>>);
@@ -23,6 +35,16 @@ pub type Kernel = StripI8Kernel<Run>;
 pub static TABLE: &[Impl<Kernel>] = &[
     #[cfg(target_arch = "x86_64")]
     Impl { tier: Tier::Avx512Vnni, get: avx512vnni::get },
+    #[cfg(target_arch = "x86_64")]
+    Impl { tier: Tier::Avx512, get: avx512::get },
+    #[cfg(target_arch = "x86_64")]
+    Impl { tier: Tier::AvxVnni, get: avxvnni::get },
+    #[cfg(target_arch = "x86_64")]
+    Impl { tier: Tier::Avx2, get: avx2::get },
+    #[cfg(target_arch = "aarch64")]
+    Impl { tier: Tier::DotProd, get: dotprod::get },
+    #[cfg(target_arch = "aarch64")]
+    Impl { tier: Tier::Neon, get: neon::get },
     Impl { tier: Tier::Scalar, get: scalar::get },
 ];
 

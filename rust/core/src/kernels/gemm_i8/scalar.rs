@@ -4,7 +4,7 @@
 
 use super::Kernel;
 use crate::kernels::strip_i8::{Block, LANES, StripI8, Sums, dense, interleave};
-use crate::weight::{QUAD, TILE, TilesI8};
+use crate::weight::{QUAD, TilesI8};
 
 pub(super) fn get() -> Option<Kernel> {
     Some(Kernel { run, pack })
@@ -25,18 +25,18 @@ unsafe fn run(s: &StripI8<'_, TilesI8<'_>>) {
 ///
 /// # Safety
 /// The block's panel has `columns` columns.
-unsafe fn add(block: Block, columns: usize, sums: &mut Sums) {
+unsafe fn add(block: Block<'_>, columns: usize, sums: &mut Sums) {
     for (r, sums) in sums.0[..block.rows].iter_mut().enumerate() {
         let sums = &mut sums[..columns];
-        if block.first {
-            sums.fill(0);
+        if let Some(start) = block.start {
+            sums.fill(start[r]);
         }
-        for q in 0..block.quads {
-            // SAFETY: the tile has the row, the panel the group and the columns.
-            let (w, x) = unsafe {
-                let w = block.weights.add((q * TILE + r) * QUAD).cast::<[i8; QUAD]>().read();
+        for (q, quad) in block.weights.iter().enumerate() {
+            let w = quad[r].map(i32::from);
+            // SAFETY: the panel has the columns for each of its quads.
+            let x = unsafe {
                 let x = block.panel.add(q * block.stride * QUAD).cast::<[u8; QUAD]>();
-                (w.map(i32::from), std::slice::from_raw_parts(x, columns))
+                std::slice::from_raw_parts(x, columns)
             };
             for (sum, x) in sums.iter_mut().zip(x) {
                 for i in 0..QUAD {

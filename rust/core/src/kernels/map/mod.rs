@@ -251,7 +251,11 @@ pub fn apply_in_place(kernel: MapFn, map: Map, x: &mut [f32]) {
     unsafe { kernel(map, x.as_ptr(), x.as_mut_ptr(), x.len()) }
 }
 
-unsafe fn run<S: Simd>(map: Map, x: *const f32, y: *mut f32, n: usize) {
+/// The kernel of a tier.
+///
+/// # Safety
+/// That of [`MapFn`], and `S` was detected.
+pub(crate) unsafe fn run<S: Simd>(map: Map, x: *const f32, y: *mut f32, n: usize) {
     // SAFETY: the table holds this instance only where the tier was detected.
     let s = unsafe { S::assume() };
     s.run(Call { map, x, y, n });

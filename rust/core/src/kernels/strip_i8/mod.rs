@@ -28,6 +28,9 @@ use std::ops::Range;
 
 use crate::weight::{QUAD, TILE, TilesI8};
 
+#[cfg(target_arch = "aarch64")]
+pub(super) mod dotprod;
+pub mod rows;
 #[cfg(test)]
 pub(super) mod testing;
 
@@ -96,10 +99,10 @@ pub struct Requant<'a> {
 }
 
 impl Requant<'_> {
-    /// What a sum of products stands for, before a residual: three roundings at most.
+    /// What a sum, offset included, stands for before a residual: three roundings at most.
     #[inline(always)]
-    pub fn real(sum: i32, offset: i32, scale: f32, bias: f32) -> f32 {
-        sum.wrapping_add(offset) as f32 * scale + bias
+    pub fn real(sum: i32, scale: f32, bias: f32) -> f32 {
+        sum as f32 * scale + bias
     }
 }
 
@@ -226,30 +229,53 @@ unsafe fn interleave_columns<const N: usize>(rows: [*const u8; QUAD], j: usize, 
     unsafe { to.add(j * QUAD).cast::<[[u8; QUAD]; N]>().write_unaligned(quads) };
 }
 
-/// The sums of one tile of rows over a strip.
+/// The sums of one tile of rows over a strip, offsets included.
 #[repr(C, align(64))]
 pub(super) struct Sums(pub(super) [[i32; NR]; TILE]);
 
 /// One block of the depth of one tile of rows of a dense weight.
 #[derive(Clone, Copy)]
-pub(super) struct Block {
+pub(super) struct Block<'a> {
     /// `[quads][16][4]`.
-    pub(super) weights: *const i8,
+    pub(super) weights: &'a [[[i8; QUAD]; TILE]],
     /// `[quads][stride][4]`.
     pub(super) panel: *const u8,
     /// Columns from one group of four depths to the next.
     pub(super) stride: usize,
-    /// Groups of four depths.
-    pub(super) quads: usize,
     /// Rows of the tile that exist, `1..=16`; the others need not be computed.
     pub(super) rows: usize,
-    /// Whether the sums so far are to be overwritten rather than added to.
-    pub(super) first: bool,
+    /// What the sums of each row start from, where this is the first block of the depth: they are then overwritten.
+    pub(super) start: Option<[i32; TILE]>,
+}
+
+/// What makes a signed byte, `x - 128`, of a uint8 `x` when xored to it.
+#[cfg(target_arch = "aarch64")]
+pub(super) const FLIP: u8 = 0x80;
+
+#[cfg(target_arch = "aarch64")]
+impl Block<'_> {
+    /// `128 · Σ w` of each row: what the sums lack where the panel holds `x - 128`.
+    #[inline(always)]
+    pub(super) fn flipped(&self) -> [i32; TILE] {
+        let mut sums = [0; TILE];
+        for quad in self.weights {
+            for (sum, w) in sums.iter_mut().zip(quad) {
+                *sum += w.iter().map(|&w| i32::from(w)).sum::<i32>();
+            }
+        }
+        sums.map(|sum| i32::from(FLIP) * sum)
+    }
+}
+
+/// Four weights as the 32 bits that are broadcast.
+#[inline(always)]
+pub(super) fn word(weights: [i8; QUAD]) -> i32 {
+    bytemuck::cast(weights)
 }
 
 /// Groups of four depths of a block: a block's panel, 16 KiB, and weights, 4 KiB, stay in the smallest first-level cache
 /// while the rows of a tile pass over it.
-const BLOCK_QUADS: usize = 64;
+pub(super) const BLOCK_QUADS: usize = 64;
 
 /// The loop nest of a dense kernel: hands `add` one block at a time and stores what comes out.
 ///
@@ -258,25 +284,22 @@ const BLOCK_QUADS: usize = 64;
 /// # Safety
 /// The strip is one of [`StripI8Kernel`]'s; `add` writes the sums of every column of the block's rows.
 #[inline(always)]
-pub(super) unsafe fn dense(s: &StripI8<'_, TilesI8<'_>>, mut add: impl FnMut(Block, &mut Sums)) {
+pub(super) unsafe fn dense(s: &StripI8<'_, TilesI8<'_>>, mut add: impl FnMut(Block<'_>, &mut Sums)) {
     let mut sums = Sums([[0; NR]; TILE]);
-    let quads = s.weight.quads();
     for r0 in s.rows().step_by(TILE) {
-        let tile = s.weight.tile(r0 / TILE);
+        let tile = s.weight.tile(r0 / TILE).as_chunks().0.as_chunks().0;
         let rows = TILE.min(s.rows.1 - r0);
-        for q in (0..quads).step_by(BLOCK_QUADS) {
-            // SAFETY: the panel has `quads` groups.
-            let panel = unsafe { s.panel.add(q * s.panel_stride * QUAD) };
-            let weights = tile[q * TILE * QUAD..].as_ptr();
-            let block = Block {
-                weights,
-                panel,
-                stride: s.panel_stride,
-                quads: BLOCK_QUADS.min(quads - q),
-                rows,
-                first: q == 0,
-            };
-            add(block, &mut sums);
+        let mut start = [0; TILE];
+        start[..rows].copy_from_slice(&s.requant.offset[r0..][..rows]);
+        let mut start = Some(start);
+        let mut panel = s.panel;
+        // A depth of nothing is a block too: it starts the sums.
+        let empty = tile.is_empty().then_some(tile);
+        for weights in empty.into_iter().chain(tile.chunks(BLOCK_QUADS)) {
+            let stride = s.panel_stride;
+            add(Block { weights, panel, stride, rows, start: start.take() }, &mut sums);
+            // SAFETY: the panel has as many groups as the tile.
+            panel = unsafe { panel.add(weights.len() * stride * QUAD) };
         }
         // SAFETY: the rows are the strip's.
         unsafe { store_rows(s, r0, &sums.0[..rows]) };
@@ -308,11 +331,11 @@ pub(super) unsafe fn store_rows<W>(s: &StripI8<'_, W>, r0: usize, sums: &[[i32; 
 /// As [`store_rows`].
 #[inline(always)]
 unsafe fn store_columns<const N: usize, W>(s: &StripI8<'_, W>, r: usize, j: usize, sums: &[i32; N]) {
-    let Requant { offset, scale, bias, residual, output } = s.requant;
-    let (offset, scale, bias) = (offset[r], scale[r], bias[r]);
+    let Requant { scale, bias, residual, output, .. } = s.requant;
+    let (scale, bias) = (scale[r], bias[r]);
     let mut y = [0.0; N];
     for (y, &sum) in y.iter_mut().zip(sums) {
-        *y = Requant::real(sum, offset, scale, bias);
+        *y = Requant::real(sum, scale, bias);
     }
     if let Some(residual) = residual {
         // SAFETY: the strip has the row and these columns; bytes have no alignment.

@@ -1,5 +1,6 @@
 //! The oracle of the int8 strip kernels: products summed in i64 in the plainest loops, and every edge of the arithmetic.
 
+use super::rows::RowsI8;
 use super::{LANES, Output, Requant, Residual, StripI8};
 use crate::testing::{Aligned, Rng};
 
@@ -167,6 +168,50 @@ impl Case {
         assert!(out.chunks(stride * size).all(beyond), "wrote past the padding of a row");
         let kept = out.chunks(stride * size).flat_map(|row| &row[..self.n * size]).copied();
         self.values(kept.collect())
+    }
+
+    /// What `run` makes of the case as rows of activations, transposed back to `(m, n)`; also checks that it wrote
+    /// nothing else.
+    pub(in crate::kernels) fn rows<W: Copy>(
+        &self,
+        weight: W,
+        rows: (usize, usize),
+        run: impl Fn(&RowsI8<'_, W>),
+    ) -> Values {
+        let size = if matches!(self.output, Output::U8 { .. }) { 1 } else { 4 };
+        let (x_stride, out_stride, residual_stride) = (self.k + 3, self.m + 5, self.m + 1);
+        // Exactly as long as a kernel may read.
+        let mut x = Aligned::<u8>::new((self.n - 1) * x_stride + self.k, 1);
+        let mut out = Aligned::<u8>::new(self.n * out_stride * size, 0);
+        out.fill(0xA5);
+        let mut residual = Aligned::<u8>::new(self.n * residual_stride, 1);
+        for i in 0..self.n {
+            for k in 0..self.k {
+                x[i * x_stride + k] = self.x[k * self.n + i];
+            }
+            if let Some((_, q)) = &self.residual {
+                for r in 0..self.m {
+                    residual[i * residual_stride + r] = q[r * self.n + i];
+                }
+            }
+        }
+        run(&RowsI8 {
+            weight,
+            rows,
+            x: x.as_ptr(),
+            x_stride,
+            n: self.n,
+            out: out.as_mut_ptr(),
+            out_stride,
+            residual: residual.as_ptr(),
+            residual_stride,
+            requant: self.requant(),
+        });
+        let beyond = |row: &[u8]| row[self.m * size..].iter().all(|&byte| byte == 0xA5);
+        assert!(out.chunks(out_stride * size).all(beyond), "wrote past the end of a row");
+        let element = |r: usize, i: usize| &out[(i * out_stride + r) * size..][..size];
+        let transposed = (0..self.m).flat_map(|r| (0..self.n).flat_map(move |i| element(r, i)));
+        self.values(transposed.copied().collect())
     }
 
     /// Bytes of an `(m, n)` output as what they are.
