@@ -2,10 +2,23 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, TypedDict, final
+from typing import Any, TypedDict, final, type_check_only
 
 import numpy as np
 from numpy.typing import NDArray
+
+__all__ = [
+    "OPS",
+    "Builder",
+    "Error",
+    "FormatError",
+    "Model",
+    "ShapeError",
+    "UnsupportedOpError",
+    "__version__",
+    "cpu",
+    "load",
+]
 
 __version__: str
 # The names of the operators, in the order of the core's list.
@@ -23,6 +36,7 @@ class UnsupportedOpError(Error):
 class ShapeError(Error, ValueError):
     """An array's rank, size or dtype is not what the model takes."""
 
+@type_check_only
 class Cpu(TypedDict):
     """What `cpu` tells.
 

@@ -120,7 +120,7 @@ def measure(
             Result(
                 engine=contender.name,
                 threads=start["threads"],
-                file_bytes=os.path.getsize(contender.source) if os.path.exists(contender.source) else None,
+                file_bytes=_file_bytes(contender),
                 load_ms=start["load"] * 1e3,
                 first_run_ms=start["first"] * 1e3,
                 p50_ms=float(p50),
@@ -134,6 +134,11 @@ def measure(
             )
         )
     return results
+
+
+def _file_bytes(contender: Contender) -> int | None:
+    """The size of its file, where it has one: `dense` would have another, `torch` has none."""
+    return os.path.getsize(contender.source) if contender.engine in ("gossamer", "ort") else None
 
 
 def difference(got: Iterable[np.ndarray], expected: Iterable[np.ndarray]) -> float:
