@@ -89,7 +89,7 @@ impl Operator for BinaryOp {
             parallel(frame.pool, loops.len(), 64, &|start, end| {
                 // SAFETY: strides are those of operands of these shapes and layouts; the output is an operand that is not
                 // broadcast or apart from both; threads have ranges of their own.
-                unsafe { loops.run(row, function, sizes, a.get(), b.get(), out.get(), start..end) };
+                unsafe { loops.run(row, function, sizes, [a.get(), b.get()], out.get(), start..end) };
             });
         });
         step.in_place = in_place;
