@@ -12,16 +12,16 @@ pub mod gemm_f32;
 pub mod gemm_i8;
 pub mod gemv_i8;
 pub mod map;
-mod math;
 pub mod pack;
 pub mod quantize;
 pub mod reduce;
 pub mod relayout;
-mod simd;
 pub mod spmm_f32;
 pub mod strip;
 pub mod strip_i8;
 pub mod window;
+mod math;
+mod simd;
 
 /// One implementation of a family.
 #[derive(Debug)]
