@@ -707,7 +707,9 @@ impl Matrix {
         let mut tiles = Vec::new();
         for rows in rows.chunks_exact((m / groups * k).max(1)) {
             tiles.extend(match T::DTYPE {
-                DType::Int8 => bytemuck::allocation::cast_vec(tile_i8(m / groups, k, bytemuck::cast_slice(rows))),
+                DType::Int8 => {
+                    bytemuck::allocation::cast_vec(tile_i8(m / groups, k, bytemuck::cast_slice(rows)))
+                }
                 _ => tile(m / groups, k, rows),
             });
         }
@@ -803,10 +805,14 @@ impl Matrix {
                     if T::DTYPE == DType::Int8 {
                         let tile = self.tiles_i8(group).tile(tile);
                         let row: &mut [i8] = bytemuck::cast_slice_mut(row);
-                        row.iter_mut().enumerate().for_each(|(c, q)| *q = tile[(c / QUAD * TILE + lane) * QUAD + c % QUAD]);
+                        row.iter_mut()
+                            .enumerate()
+                            .for_each(|(c, q)| *q = tile[(c / QUAD * TILE + lane) * QUAD + c % QUAD]);
                     } else {
                         let tile = self.tiles::<T>(group).tile(tile);
-                        row.iter_mut().zip(tile[lane..].iter().step_by(TILE)).for_each(|(value, &w)| *value = w);
+                        row.iter_mut()
+                            .zip(tile[lane..].iter().step_by(TILE))
+                            .for_each(|(value, &w)| *value = w);
                     }
                 }
             }
