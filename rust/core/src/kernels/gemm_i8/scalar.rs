@@ -6,8 +6,8 @@ use super::Kernel;
 use crate::kernels::strip_i8::{Block, LANES, StripI8, Sums, dense, interleave};
 use crate::weight::{QUAD, TilesI8};
 
-pub(super) fn get() -> Option<Kernel> {
-    Some(Kernel { run, pack })
+pub(super) fn get() -> Kernel {
+    Kernel { run, pack }
 }
 
 unsafe fn pack(rows: &[*const u8], n: usize, panel: *mut u8, stride: usize) {
