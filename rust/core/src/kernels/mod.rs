@@ -8,6 +8,7 @@ use crate::isa::Tier;
 
 pub mod depthwise_f32;
 pub mod strip;
+mod unroll;
 pub mod window;
 
 /// One implementation of a family.
