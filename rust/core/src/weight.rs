@@ -1,9 +1,15 @@
 //! Weights: a structure (dense tiles, sparse rows, two factors) over values (float32, float16, int8).
 //!
-//! The views here are what kernels read. Each is made by a constructor that checks it in full, so a kernel may trust
-//! every count and index without looking again.
+//! A [`Tensor`] is what a file holds: plain numbers, or a [`Matrix`] in one of its forms. The views ([`Tiles`],
+//! [`SparseRows`]) are what kernels read. Each is made by a constructor that checks it in full, so a kernel may trust every
+//! count and index without looking again.
 
 use crate::error::{Result, ensure};
+use crate::tensor::{DType, Shape, elements};
+use half::f16;
+use std::any::Any;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex};
 
 /// Rows of a dense weight that are stored together, one value of each for every `k`.
 pub const TILE: usize = 16;
@@ -68,6 +74,91 @@ pub fn tile<T: Copy + Default>(m: usize, k: usize, rows: &[T]) -> Vec<T> {
         let tile = &mut tiles[r / TILE * k * TILE..];
         for (c, &value) in row.iter().enumerate() {
             tile[c * TILE + r % TILE] = value;
+        }
+    }
+    tiles
+}
+
+/// Columns of an int8 tile that are stored together, in the order a four-way dot product takes them.
+pub const QUAD: usize = 4;
+
+/// A dense int8 matrix `(m, k)` as tiles of sixteen rows by four columns, `[⌈m/16⌉][⌈k/4⌉][16][4]`, padded with zeros.
+///
+/// Values lie in `[-127, 127]`: kernels may compute a wrong number, nothing worse, from a value of -128.
+#[derive(Clone, Copy, Debug)]
+pub struct TilesI8<'a> {
+    m: usize,
+    k: usize,
+    values: &'a [i8],
+}
+
+impl<'a> TilesI8<'a> {
+    /// Bytes that tiles of an `(m, k)` matrix hold, padding included.
+    pub fn len_of(m: usize, k: usize) -> Option<usize> {
+        m.checked_next_multiple_of(TILE)?.checked_mul(k.checked_next_multiple_of(QUAD)?)
+    }
+
+    /// Tiles over `values`.
+    ///
+    /// # Errors
+    /// [`Error::Format`](crate::error::Error::Format) where their number is not that of the padded matrix.
+    pub fn new(m: usize, k: usize, values: &'a [i8]) -> Result<Self> {
+        ensure!(
+            Self::len_of(m, k) == Some(values.len()),
+            Format,
+            "dense int8 weight of {m} x {k}: got {} values, expected whole tiles of {TILE} rows by {QUAD} columns",
+            values.len()
+        );
+        Ok(TilesI8 { m, k, values })
+    }
+
+    /// Rows.
+    pub fn m(&self) -> usize {
+        self.m
+    }
+
+    /// Columns.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Groups of four columns, the last padded.
+    pub fn quads(&self) -> usize {
+        self.k.div_ceil(QUAD)
+    }
+
+    /// The values, `[⌈m/16⌉][⌈k/4⌉][16][4]`.
+    pub fn values(&self) -> &'a [i8] {
+        self.values
+    }
+
+    /// The tile that starts at row `16 * tile`, `[⌈k/4⌉][16][4]`.
+    pub fn tile(&self, tile: usize) -> &'a [i8] {
+        let len = self.quads() * TILE * QUAD;
+        &self.values[tile * len..][..len]
+    }
+
+    /// The sum of each row, which times minus a zero point is what the zero point adds to the row's dot products.
+    pub fn row_sums(&self) -> Vec<i32> {
+        let row = |r: usize| {
+            let quads = self.tile(r / TILE).chunks_exact(TILE * QUAD);
+            quads.flat_map(|quad| &quad[r % TILE * QUAD..][..QUAD]).map(|&w| i32::from(w)).sum()
+        };
+        (0..self.m).map(row).collect()
+    }
+}
+
+/// Puts a row-major int8 `(m, k)` matrix into the tiles of [`TilesI8`].
+///
+/// # Panics
+/// Where `rows` is not of that size.
+pub fn tile_i8(m: usize, k: usize, rows: &[i8]) -> Vec<i8> {
+    assert_eq!(rows.len(), m * k, "a row-major matrix of {m} x {k}");
+    let quads = k.div_ceil(QUAD);
+    let mut tiles = vec![0; m.next_multiple_of(TILE) * quads * QUAD];
+    for (r, row) in rows.chunks_exact(k.max(1)).enumerate() {
+        for (c, &value) in row.iter().enumerate() {
+            tiles[((r / TILE * quads + c / QUAD) * TILE + r % TILE) * QUAD + c % QUAD] = value;
         }
     }
     tiles
@@ -251,6 +342,640 @@ pub fn sparse<T: Copy + Default + PartialEq>(
     Some((counts, indices, values))
 }
 
+/// Bytes that somebody owns: a part of a mapped file, or of a buffer. Starts on a cache line.
+#[derive(Clone)]
+pub struct Bytes {
+    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    start: usize,
+    len: usize,
+}
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bytes({})", self.len)
+    }
+}
+
+/// A cache line; a vector of these is a buffer that starts on one.
+#[derive(Clone, Copy, Debug, bytemuck::Zeroable, bytemuck::Pod)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+struct Lines(Vec<Line>);
+
+impl AsRef<[u8]> for Lines {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Bytes {
+    /// The range `start..start + len` of `owner`.
+    ///
+    /// # Errors
+    /// [`Error::Format`](crate::error::Error::Format) where it is not all there, or not aligned to a cache line.
+    pub fn part(owner: Arc<dyn AsRef<[u8]> + Send + Sync>, start: usize, len: usize) -> Result<Bytes> {
+        let whole: &[u8] = (*owner).as_ref();
+        let part = start.checked_add(len).and_then(|end| whole.get(start..end));
+        let aligned = part.is_some_and(|part| len == 0 || part.as_ptr().addr().is_multiple_of(64));
+        ensure!(
+            aligned,
+            Format,
+            "bytes {start}..+{len} are outside the {} there are, or misaligned",
+            whole.len()
+        );
+        Ok(Bytes { owner, start, len })
+    }
+
+    /// A copy.
+    pub fn copy(bytes: &[u8]) -> Bytes {
+        let mut lines = vec![Line([0; 64]); bytes.len().div_ceil(64)];
+        bytemuck::cast_slice_mut::<_, u8>(&mut lines)[..bytes.len()].copy_from_slice(bytes);
+        Bytes { owner: Arc::new(Lines(lines)), start: 0, len: bytes.len() }
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &(*self.owner).as_ref()[self.start..][..self.len]
+    }
+}
+
+/// A matrix's values: one number for each place of its structure.
+#[derive(Clone, Debug)]
+pub struct Values {
+    dtype: DType,
+    bytes: Bytes,
+}
+
+impl Values {
+    /// Values of type float32, float16 or int8 over `bytes`.
+    ///
+    /// # Errors
+    /// [`Error::Format`](crate::error::Error::Format) where the type is another or the bytes are not whole numbers of it.
+    pub fn new(dtype: DType, bytes: Bytes) -> Result<Values> {
+        ensure!(
+            matches!(dtype, DType::Float32 | DType::Float16 | DType::Int8),
+            Format,
+            "weight values: {dtype} is not float32, float16 or int8"
+        );
+        ensure!(
+            bytes.len().is_multiple_of(dtype.size()),
+            Format,
+            "weight values: {} bytes are not whole {dtype} numbers",
+            bytes.len()
+        );
+        Ok(Values { dtype, bytes })
+    }
+
+    /// A copy of numbers.
+    pub fn copy<T: Number>(values: &[T]) -> Values {
+        Values { dtype: T::DTYPE, bytes: Bytes::copy(bytemuck::cast_slice(values)) }
+    }
+
+    /// Their type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.bytes.len() / self.dtype.size()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The numbers.
+    ///
+    /// # Panics
+    /// Where `T` is not their type.
+    pub fn of<T: Number>(&self) -> &[T] {
+        assert_eq!(self.dtype, T::DTYPE, "values are read as what they are");
+        bytemuck::cast_slice(&self.bytes)
+    }
+}
+
+/// A type that weight values have.
+pub trait Number: bytemuck::Pod + Default + PartialEq + Send + Sync {
+    /// Its name.
+    const DTYPE: DType;
+}
+impl Number for f32 {
+    const DTYPE: DType = DType::Float32;
+}
+impl Number for f16 {
+    const DTYPE: DType = DType::Float16;
+}
+impl Number for i8 {
+    const DTYPE: DType = DType::Int8;
+}
+
+/// Plain numbers as torch lays them out: biases, tables, constants, depthwise filters.
+#[derive(Clone, Debug)]
+pub struct Plain {
+    /// Element type.
+    pub dtype: DType,
+    /// Shape.
+    pub shape: Shape,
+    /// The elements, last dimension fastest.
+    pub bytes: Bytes,
+}
+
+impl Plain {
+    /// A tensor over `bytes`.
+    ///
+    /// # Errors
+    /// [`Error::Format`](crate::error::Error::Format) where they are not those of the shape.
+    pub fn new(dtype: DType, shape: Shape, bytes: Bytes) -> Result<Plain> {
+        let want = elements(&shape).ok().and_then(|n| n.checked_mul(dtype.size()));
+        ensure!(want == Some(bytes.len()), Format, "tensor {shape:?} of {dtype}: got {} bytes", bytes.len());
+        Ok(Plain { dtype, shape, bytes })
+    }
+
+    /// The elements.
+    ///
+    /// # Panics
+    /// Where `T` is not of the size of the tensor's type.
+    pub fn of<T: bytemuck::Pod>(&self) -> &[T] {
+        assert_eq!(size_of::<T>(), self.dtype.size(), "elements are read as what they are");
+        bytemuck::cast_slice(&self.bytes)
+    }
+}
+
+/// How a matrix's non-trivial values are arranged.
+#[derive(Clone, Debug)]
+pub enum Structure {
+    /// Tiles of sixteen rows, for each group its own: [`Tiles`]; int8 values as `[⌈m/16⌉][⌈k/4⌉][16][4]`.
+    Dense(Values),
+    /// Non-zeros only: [`SparseRows`].
+    Sparse(Sparse),
+    /// The product `u · v` of an `(m, r)` and an `(r, k)` matrix.
+    LowRank {
+        /// The left factor.
+        u: Arc<Matrix>,
+        /// The right factor.
+        v: Arc<Matrix>,
+    },
+}
+
+/// The parts of [`SparseRows`], owned. Index arrays are copies: they were checked, and a mapped file can change.
+#[derive(Clone, Debug)]
+pub struct Sparse {
+    block: usize,
+    counts: Vec<u8>,
+    indices: Vec<u8>,
+    starts: Vec<u32>,
+    values: Values,
+}
+
+impl Sparse {
+    /// Columns of a block.
+    pub fn block(&self) -> usize {
+        self.block
+    }
+
+    /// Non-zeros of each row of each block.
+    pub fn counts(&self) -> &[u8] {
+        &self.counts
+    }
+
+    /// Columns of the non-zeros.
+    pub fn indices(&self) -> &[u8] {
+        &self.indices
+    }
+
+    /// Values of the non-zeros.
+    pub fn values(&self) -> &Values {
+        &self.values
+    }
+}
+
+/// A weight matrix `(m, k)`, or `groups` of them below each other: `m` counts the rows of all.
+#[derive(Debug)]
+pub struct Matrix {
+    m: usize,
+    k: usize,
+    groups: usize,
+    structure: Structure,
+    scales: Option<Vec<f32>>,
+    forms: Mutex<Vec<Form>>,
+}
+
+/// A form that a kernel asked for, kept for its next plan.
+#[derive(Clone, Debug)]
+struct Form {
+    name: &'static str,
+    form: Arc<dyn Any + Send + Sync>,
+    bytes: usize,
+}
+
+impl Matrix {
+    /// A matrix of parts.
+    ///
+    /// # Errors
+    /// [`Error::Format`](crate::error::Error::Format) where they do not fit each other.
+    pub fn new(
+        m: usize,
+        k: usize,
+        groups: usize,
+        structure: Structure,
+        scales: Option<Vec<f32>>,
+    ) -> Result<Matrix> {
+        ensure!(
+            groups > 0 && m.is_multiple_of(groups),
+            Format,
+            "weight of {m} rows: cannot be {groups} groups"
+        );
+        ensure!(elements(&[m, k]).is_ok(), Format, "weight of {m} x {k} does not fit in memory");
+        if let Some(scales) = &scales {
+            ensure!(scales.len() == m, Format, "weight of {m} rows: got {} scales", scales.len());
+        }
+        match &structure {
+            Structure::Dense(values) => {
+                let depth = if values.dtype() == DType::Int8 { k.next_multiple_of(4) } else { k };
+                let want = Tiles::<u8>::len_of(m / groups, depth).and_then(|n| n.checked_mul(groups));
+                ensure!(
+                    want == Some(values.len()),
+                    Format,
+                    "dense weight of {m} x {k} in {groups} groups: got {} values",
+                    values.len()
+                );
+            }
+            Structure::Sparse(sparse) => ensure!(
+                groups == 1 || (m / groups).is_multiple_of(TILE),
+                Format,
+                "sparse weight of {m} rows in {groups} groups: a group's rows are no multiple of {TILE}, {} non-zeros",
+                sparse.indices.len()
+            ),
+            Structure::LowRank { u, v } => ensure!(
+                (u.m, v.k, u.k) == (m, k, v.m)
+                    && (groups, u.groups, v.groups) == (1, 1, 1)
+                    && scales.is_none(),
+                Format,
+                "low-rank weight of {m} x {k}: the factors are {} x {} and {} x {}",
+                u.m,
+                u.k,
+                v.m,
+                v.k
+            ),
+        }
+        Ok(Matrix { m, k, groups, structure, scales, forms: Mutex::new(vec![]) })
+    }
+
+    /// A sparse matrix over parts of a file, checked in full.
+    ///
+    /// # Errors
+    /// [`Error::Format`](crate::error::Error::Format) where index arrays are not those of such a matrix.
+    pub fn sparse(
+        (m, k, groups): (usize, usize, usize),
+        block: usize,
+        counts: Vec<u8>,
+        indices: Vec<u8>,
+        values: Values,
+        scales: Option<Vec<f32>>,
+    ) -> Result<Matrix> {
+        let starts = sparse_starts(m, k, block, &counts, &indices)?;
+        ensure!(
+            values.len() == indices.len(),
+            Format,
+            "sparse weight of {m} x {k}: {} values for {} indices",
+            values.len(),
+            indices.len()
+        );
+        Matrix::new(
+            m,
+            k,
+            groups,
+            Structure::Sparse(Sparse { block, counts, indices, starts, values }),
+            scales,
+        )
+    }
+
+    /// The best form of a row-major matrix: sparse where that is smaller, dense otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Format`](crate::error::Error::Format) where rows are not whole groups.
+    pub fn pack<T: Number>(
+        (m, k, groups): (usize, usize, usize),
+        rows: &[T],
+        scales: Option<Vec<f32>>,
+    ) -> Result<Matrix> {
+        let non_zeros = rows.iter().filter(|&&value| value != T::default()).count();
+        let counts = k.div_ceil(BLOCK) * m;
+        let smaller = non_zeros * (size_of::<T>() + 1) + counts < rows.len() * size_of::<T>();
+        let fits = groups == 1 || (m / groups).is_multiple_of(TILE);
+        if smaller && fits && m.min(k) > 1 {
+            // A row of 256 non-zeros does not fit a count: then blocks of half the width always do.
+            let parts =
+                [BLOCK, BLOCK / 2].into_iter().find_map(|block| Some((block, sparse(m, k, block, rows)?)));
+            if let Some((block, (counts, indices, values))) = parts {
+                return Matrix::sparse((m, k, groups), block, counts, indices, Values::copy(&values), scales);
+            }
+        }
+        Matrix::dense((m, k, groups), rows, scales)
+    }
+
+    /// The dense form of a row-major matrix.
+    ///
+    /// # Errors
+    /// [`Error::Format`](crate::error::Error::Format) where rows are not whole groups.
+    pub fn dense<T: Number>(
+        (m, k, groups): (usize, usize, usize),
+        rows: &[T],
+        scales: Option<Vec<f32>>,
+    ) -> Result<Matrix> {
+        ensure!(
+            groups > 0 && m.is_multiple_of(groups),
+            Format,
+            "weight of {m} rows: cannot be {groups} groups"
+        );
+        let mut tiles = Vec::new();
+        for rows in rows.chunks_exact((m / groups * k).max(1)) {
+            tiles.extend(match T::DTYPE {
+                DType::Int8 => {
+                    bytemuck::allocation::cast_vec(tile_i8(m / groups, k, bytemuck::cast_slice(rows)))
+                }
+                _ => tile(m / groups, k, rows),
+            });
+        }
+        Matrix::new(m, k, groups, Structure::Dense(Values::copy(&tiles)), scales)
+    }
+
+    /// Rows, of all groups together.
+    pub fn m(&self) -> usize {
+        self.m
+    }
+
+    /// Columns.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Groups of rows, each with its own `k` inputs.
+    pub fn groups(&self) -> usize {
+        self.groups
+    }
+
+    /// The arrangement of the values.
+    pub fn structure(&self) -> &Structure {
+        &self.structure
+    }
+
+    /// What each row's sum is multiplied by, where values are integers that stand for floats.
+    pub fn scales(&self) -> Option<&[f32]> {
+        self.scales.as_deref()
+    }
+
+    /// Type of the values; of a low-rank weight, of its left factor.
+    pub fn dtype(&self) -> DType {
+        match &self.structure {
+            Structure::Dense(values) => values.dtype(),
+            Structure::Sparse(sparse) => sparse.values.dtype(),
+            Structure::LowRank { u, .. } => u.dtype(),
+        }
+    }
+
+    /// The dense tiles of a group, of float32 or float16 values.
+    ///
+    /// # Panics
+    /// Where the matrix is not dense, or `T` is not its values' type.
+    pub fn tiles<T: Number>(&self, group: usize) -> Tiles<'_, T> {
+        let Structure::Dense(values) = &self.structure else { panic!("a dense matrix is read as tiles") };
+        let (m, k) = (self.m / self.groups, self.k);
+        let len = m.next_multiple_of(TILE) * k;
+        Tiles { m, k, values: &values.of::<T>()[group * len..][..len] }
+    }
+
+    /// The dense tiles of a group, of int8 values.
+    ///
+    /// # Panics
+    /// Where the matrix is not dense or not int8.
+    pub fn tiles_i8(&self, group: usize) -> TilesI8<'_> {
+        let Structure::Dense(values) = &self.structure else { panic!("a dense matrix is read as tiles") };
+        let (m, k) = (self.m / self.groups, self.k);
+        let len = m.next_multiple_of(TILE) * k.next_multiple_of(QUAD);
+        TilesI8 { m, k, values: &values.of::<i8>()[group * len..][..len] }
+    }
+
+    /// The sparse rows of all groups.
+    ///
+    /// # Panics
+    /// Where the matrix is not sparse, or `T` is not its values' type.
+    pub fn rows<T: Number>(&self) -> SparseRows<'_, T> {
+        let Structure::Sparse(sparse) = &self.structure else { panic!("a sparse matrix is read as rows") };
+        SparseRows {
+            m: self.m,
+            k: self.k,
+            block: sparse.block,
+            counts: &sparse.counts,
+            indices: &sparse.indices,
+            values: sparse.values.of(),
+            starts: &sparse.starts,
+        }
+    }
+
+    /// The values as a row-major matrix, zeros included; `u · v` of a low-rank one.
+    ///
+    /// # Panics
+    /// Where `T` is not the values' type, or the matrix is low-rank.
+    pub fn to_rows<T: Number>(&self) -> Vec<T> {
+        let mut rows = vec![T::default(); self.m * self.k];
+        match &self.structure {
+            Structure::Dense(_) => {
+                for r in 0..self.m {
+                    let per_group = self.m / self.groups;
+                    let (group, r_in) = (r / per_group, r % per_group);
+                    let (tile, lane) = (r_in / TILE, r_in % TILE);
+                    let row = &mut rows[r * self.k..][..self.k];
+                    if T::DTYPE == DType::Int8 {
+                        let tile = self.tiles_i8(group).tile(tile);
+                        let row: &mut [i8] = bytemuck::cast_slice_mut(row);
+                        row.iter_mut()
+                            .enumerate()
+                            .for_each(|(c, q)| *q = tile[(c / QUAD * TILE + lane) * QUAD + c % QUAD]);
+                    } else {
+                        let tile = self.tiles::<T>(group).tile(tile);
+                        row.iter_mut()
+                            .zip(tile[lane..].iter().step_by(TILE))
+                            .for_each(|(value, &w)| *value = w);
+                    }
+                }
+            }
+            Structure::Sparse(_) => {
+                let view = self.rows::<T>();
+                for b in 0..view.blocks() {
+                    let block = view.at(b);
+                    let mut at = block.starts[0] as usize;
+                    for (r, &count) in block.counts.iter().enumerate() {
+                        for _ in 0..count {
+                            rows[r * self.k + block.k0 + usize::from(view.indices[at])] = view.values[at];
+                            at += 1;
+                        }
+                    }
+                }
+            }
+            Structure::LowRank { .. } => panic!("a low-rank matrix is read by its factors"),
+        }
+        rows
+    }
+
+    /// The dense matrix it stands for, zeros stored and factors multiplied out; none where it is dense already.
+    ///
+    /// # Errors
+    /// As [`Matrix::dense`].
+    pub fn expand(&self) -> Result<Option<Matrix>> {
+        let shape = (self.m, self.k, self.groups);
+        Ok(Some(match &self.structure {
+            Structure::Dense(_) => return Ok(None),
+            Structure::Sparse(sparse) => match sparse.values.dtype() {
+                DType::Int8 => Matrix::dense(shape, &self.to_rows::<i8>(), self.scales.clone()),
+                DType::Float16 => Matrix::dense(shape, &self.to_rows::<f16>(), self.scales.clone()),
+                _ => Matrix::dense(shape, &self.to_rows::<f32>(), self.scales.clone()),
+            }?,
+            Structure::LowRank { u, v } => {
+                let (left, right) = (u.to_reals(), v.to_reals());
+                let mut rows = vec![0.0f32; self.m * self.k];
+                for (row, left) in rows.chunks_exact_mut(self.k.max(1)).zip(left.chunks_exact(v.m.max(1))) {
+                    for (&factor, right) in left.iter().zip(right.chunks_exact(self.k.max(1))) {
+                        row.iter_mut().zip(right).for_each(|(sum, value)| *sum += factor * value);
+                    }
+                }
+                Matrix::dense(shape, &rows, None)?
+            }
+        }))
+    }
+
+    /// The real numbers a matrix that is not low-rank stands for, row-major.
+    fn to_reals(&self) -> Vec<f32> {
+        let mut rows: Vec<f32> = match self.dtype() {
+            DType::Int8 => self.to_rows::<i8>().into_iter().map(f32::from).collect(),
+            DType::Float16 => self.to_rows::<f16>().into_iter().map(f32::from).collect(),
+            _ => self.to_rows(),
+        };
+        if let Some(scales) = &self.scales {
+            for (row, scale) in rows.chunks_exact_mut(self.k.max(1)).zip(scales) {
+                row.iter_mut().for_each(|value| *value *= scale);
+            }
+        }
+        rows
+    }
+
+    /// Non-zero values it holds, padding not counted; of a low-rank one, those of both factors.
+    pub fn nnz(&self) -> usize {
+        match &self.structure {
+            Structure::Dense(values) => match values.dtype() {
+                DType::Int8 => values.of::<i8>().iter().filter(|&&v| v != 0).count(),
+                DType::Float16 => values.of::<f16>().iter().filter(|&&v| v != f16::ZERO).count(),
+                _ => values.of::<f32>().iter().filter(|&&v| v != 0.0).count(),
+            },
+            Structure::Sparse(sparse) => sparse.indices.len(),
+            Structure::LowRank { u, v } => u.nnz() + v.nnz(),
+        }
+    }
+
+    /// The matrix in a form some kernel wants, made once: `make` gives it and the bytes it takes.
+    ///
+    /// Never waits: where another thread is at it (or was, when this process was forked), a form of its own is made.
+    pub fn form<T: Any + Send + Sync>(
+        &self,
+        name: &'static str,
+        make: impl FnOnce(&Matrix) -> Result<(T, usize)>,
+    ) -> Result<Arc<T>> {
+        let kept = |forms: &[Form]| {
+            let found = forms.iter().find(|form| form.name == name)?;
+            Arc::clone(&found.form).downcast::<T>().ok()
+        };
+        if let Ok(mut forms) = self.forms.try_lock() {
+            if let Some(form) = kept(&forms) {
+                return Ok(form);
+            }
+            let (form, bytes) = make(self)?;
+            let form = Arc::new(form);
+            forms.push(Form { name, form: Arc::clone(&form) as _, bytes });
+            return Ok(form);
+        }
+        Ok(Arc::new(make(self)?.0))
+    }
+
+    /// Bytes of the forms that were made of it.
+    pub fn form_bytes(&self) -> usize {
+        self.forms.try_lock().map_or(0, |forms| forms.iter().map(|form| form.bytes).sum())
+    }
+
+    /// Bytes it takes: values, indices, counts and scales.
+    pub fn bytes(&self) -> usize {
+        let own = match &self.structure {
+            Structure::Dense(values) => values.bytes().len(),
+            Structure::Sparse(s) => s.values.bytes().len() + s.counts.len() + s.indices.len(),
+            Structure::LowRank { u, v } => u.bytes() + v.bytes(),
+        };
+        own + self.scales.as_ref().map_or(0, |scales| scales.len() * 4)
+    }
+
+    /// Bytes of values, which are used where the file has them.
+    pub fn value_bytes(&self) -> usize {
+        match &self.structure {
+            Structure::Dense(values) => values.bytes().len(),
+            Structure::Sparse(sparse) => sparse.values.bytes().len(),
+            // The factors are tensors of their own.
+            Structure::LowRank { .. } => 0,
+        }
+    }
+
+    /// Bytes of what was copied out of the file: counts, indices, scales, and where rows start.
+    pub fn copied_bytes(&self) -> usize {
+        let index = match &self.structure {
+            Structure::Sparse(s) => s.counts.len() + s.indices.len() + s.starts.len() * 4,
+            Structure::Dense(_) | Structure::LowRank { .. } => 0,
+        };
+        index + self.scales.as_ref().map_or(0, |scales| scales.len() * 4)
+    }
+
+    /// The form in words: `dense float32`, `sparse int8`, `low-rank float32`.
+    pub fn format(&self) -> String {
+        let structure = match &self.structure {
+            Structure::Dense(_) => "dense",
+            Structure::Sparse(_) => "sparse",
+            Structure::LowRank { .. } => "low-rank",
+        };
+        format!("{structure} {}", self.dtype())
+    }
+}
+
+/// What a file holds under one name.
+#[derive(Clone, Debug)]
+pub enum Tensor {
+    /// Plain numbers.
+    Plain(Arc<Plain>),
+    /// A weight matrix.
+    Matrix(Arc<Matrix>),
+}
+
+impl Tensor {
+    /// Bytes it takes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Tensor::Plain(plain) => plain.bytes.len(),
+            Tensor::Matrix(matrix) => matrix.bytes(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,6 +992,46 @@ mod tests {
         }
         assert_eq!(tiles.iter().filter(|&&v| v != 0).count(), rows.len());
         assert!(Tiles::new(33, 3, &tiles).is_err());
+    }
+
+    #[test]
+    fn int8_tiles_hold_every_value_once() {
+        let rows: Vec<i8> = (0..17 * 7).map(|i| (i % 127) as i8 + 1).collect();
+        let tiles = tile_i8(17, 7, &rows);
+        let view = TilesI8::new(17, 7, &tiles).unwrap();
+        for r in 0..17 {
+            for c in 0..7 {
+                let at = (c / QUAD * TILE + r % TILE) * QUAD + c % QUAD;
+                assert_eq!(view.tile(r / TILE)[at], rows[r * 7 + c]);
+            }
+        }
+        assert_eq!(tiles.iter().filter(|&&v| v != 0).count(), rows.len());
+        let sums: Vec<i32> = rows.chunks(7).map(|row| row.iter().map(|&w| i32::from(w)).sum()).collect();
+        assert_eq!(view.row_sums(), sums);
+        assert!(TilesI8::new(33, 7, &tiles).is_err());
+        assert_eq!(TilesI8::len_of(usize::MAX, 4), None);
+    }
+
+    #[test]
+    fn expanding_stores_the_zeros_and_multiplies_the_factors() {
+        let rows: Vec<f32> = (0..20 * 300).map(|i| if i % 9 == 0 { i as f32 } else { 0.0 }).collect();
+        let sparse = Matrix::pack((20, 300, 1), &rows, None).unwrap();
+        assert!(matches!(sparse.structure(), Structure::Sparse(_)));
+        let dense = sparse.expand().unwrap().unwrap();
+        assert!(matches!(dense.structure(), Structure::Dense(_)));
+        assert_eq!(dense.to_rows::<f32>(), rows);
+        assert!(dense.expand().unwrap().is_none());
+
+        // u holds 2·q with q = 1..=6, v the rows (1, 2, 3, 4) and (5, 6, 7, 8).
+        let u = Matrix::dense((3, 2, 1), &[1i8, 2, 3, 4, 5, 6], Some(vec![2.0; 3])).unwrap();
+        let v: Vec<f32> = (1..=8u8).map(f32::from).collect();
+        let v = Matrix::dense((2, 4, 1), &v, None).unwrap();
+        let factors = Structure::LowRank { u: Arc::new(u), v: Arc::new(v) };
+        let product = Matrix::new(3, 4, 1, factors, None).unwrap().expand().unwrap().unwrap();
+        assert_eq!(
+            product.to_rows::<f32>(),
+            [22.0, 28.0, 34.0, 40.0, 46.0, 60.0, 74.0, 88.0, 70.0, 92.0, 114.0, 136.0]
+        );
     }
 
     #[test]
@@ -300,5 +1065,21 @@ mod tests {
         assert!(refused(&[1, 2], &[0, 3, 3]), "repeated");
         assert!(refused(&[1], &[0]), "a count missing");
         assert!(sparse_starts(2, 10, 0, &[], &[]).is_err(), "a block of no columns");
+    }
+
+    #[test]
+    fn a_packed_matrix_gives_its_rows_back() {
+        for (m, k, groups) in [(5, 7, 1), (32, 300, 1), (32, 9, 2), (6, 4, 3), (1, 1, 1), (17, 600, 1)] {
+            for zeros in [0, 3, 9] {
+                let rows: Vec<f32> =
+                    (0..m * k).map(|i| if i * 7 % 10 < zeros { 0.0 } else { i as f32 + 1.0 }).collect();
+                let packed = Matrix::pack((m, k, groups), &rows, None).unwrap();
+                assert_eq!(packed.to_rows::<f32>(), rows);
+                assert_eq!(packed.nnz(), rows.iter().filter(|&&v| v != 0.0).count());
+                let bytes: Vec<i8> = rows.iter().map(|&v| (v as i32 % 127) as i8).collect();
+                let packed = Matrix::dense((m, k, groups), &bytes, None).unwrap();
+                assert_eq!(packed.to_rows::<i8>(), bytes);
+            }
+        }
     }
 }
