@@ -19,9 +19,9 @@ pub mod relayout;
 pub mod spmm_f32;
 pub mod spmm_i8;
 pub mod strip;
-mod unroll;
 pub mod strip_i8;
 pub mod window;
+mod unroll;
 mod math;
 mod simd;
 
