@@ -31,8 +31,9 @@ from .program import Program, shape_of, size_of, submodule
 KEPT = frozenset({
     "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "linear", "matmul", "embedding",
     "relu6", "silu", "hardswish", "hardsigmoid", "hardtanh", "gelu", "elu", "selu", "celu", "leaky_relu", "mish",
-    "softplus", "log_sigmoid", "clamp_min", "clamp_max", "softmax", "log_softmax", "layer_norm", "group_norm",
-    "instance_norm", "batch_norm", "scaled_dot_product_attention", "std", "var", "var_mean",
+    "softplus", "log_sigmoid", "hardshrink", "softshrink", "threshold", "clamp_min", "clamp_max", "softmax",
+    "log_softmax", "layer_norm", "group_norm", "instance_norm", "batch_norm", "scaled_dot_product_attention",
+    "std", "var", "var_mean",
     "max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d",
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d",
     "pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d",

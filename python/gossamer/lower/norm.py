@@ -84,7 +84,9 @@ def batch_norm(at: Lowering, x, weight, bias, mean, var, momentum, eps) -> list[
     affine = scale_and_shift(at.program, at.node)
     if affine is None:
         raise Unsupported("a batch norm whose statistics are computed")
-    scale, shift = (at.keep(t.float(), f"{mean.target}.{kind}") for t, kind in zip(affine, ("scale", "shift"), strict=True))
+    scale, shift = (
+        at.keep(t.float(), f"{mean.target}.{kind}") for t, kind in zip(affine, ("scale", "shift"), strict=True)
+    )
     used = [n for n in (weight, bias, mean, var) if n is not None]
     return [at.add("affine", [at.value(x), scale, shift], used), None, None]
 

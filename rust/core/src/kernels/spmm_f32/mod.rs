@@ -71,9 +71,10 @@ type Scratch = [std::mem::MaybeUninit<f32>; 16 * 256];
 /// `splat`, `load`, `store`, `fma`, `mul`, `add` and `clamp`, and `widen_f16` and `widen_i8` from a slice to as many
 /// floats, which may write up to the next multiple of [`TILE`](super::strip::TILE).
 ///
-/// `vectors` lists the widths a strip may have; the last is the kernel's `nr`.
+/// `vectors` lists the widths a strip may have; the last is the kernel's `nr`. Non-zeros are dealt to `sums` independent
+/// sums (a divisor of four), as many as keep the multiply-add units busy across their latency even in a narrow strip.
 macro_rules! strip_kernels {
-    (token: $token:expr, vectors: [$($v:literal)+], kb: $kb:literal, $(#[$feature:meta])?) => {
+    (token: $token:expr, vectors: [$($v:literal)+], sums: $sums:literal, kb: $kb:literal, $(#[$feature:meta])?) => {
         /// Rows `rows` of one group over `V` vectors of columns.
         ///
         /// # Safety
@@ -91,23 +92,50 @@ macro_rules! strip_kernels {
             for r in rows {
                 // SAFETY: `r` is a row of `out`; each of its vectors starts below `n`, so ends within the row.
                 let out = unsafe { s.out.add(r * s.out_stride) };
-                let mut sum = [zero(); V];
+                let mut sums = [[zero(); V]; $sums];
                 if !s.first {
-                    for (v, sum) in sum.iter_mut().enumerate() {
+                    for (v, sum) in sums[0].iter_mut().enumerate() {
                         // SAFETY: as above; the first block has written them.
                         *sum = unsafe { load(out.add(v * LANES)) };
                     }
                 }
-                for _ in 0..counts[r] {
-                    // SAFETY: the caller vouches for the index, the value and the panel's row that the index names.
-                    unsafe {
-                        let x = s.panel.add(usize::from(*index) * s.panel_stride);
-                        let w = splat(*value);
-                        for (v, sum) in sum.iter_mut().enumerate() {
-                            *sum = fma(w, load(x.add(v * LANES)), *sum);
+                let count = usize::from(counts[r]);
+                for _ in 0..count / 4 {
+                    // One load for four indices: this loop is bound by its loads.
+                    // SAFETY: the row has four more indices and values.
+                    let columns = unsafe { index.cast::<[u8; 4]>().read() };
+                    for (i, column) in columns.into_iter().enumerate() {
+                        // SAFETY: the caller vouches for the index, the value and the panel's row that the index names.
+                        unsafe {
+                            let x = s.panel.add(usize::from(column) * s.panel_stride);
+                            let w = splat(*value.add(i));
+                            for (v, sum) in sums[i % $sums].iter_mut().enumerate() {
+                                *sum = fma(w, load(x.add(v * LANES)), *sum);
+                            }
                         }
-                        index = index.add(1);
-                        value = value.add(1);
+                    }
+                    // SAFETY: at most one past the end.
+                    unsafe { (index, value) = (index.add(4), value.add(4)) };
+                }
+                let rest = count % 4;
+                for i in 0..3 {
+                    if i < rest {
+                        // SAFETY: as above.
+                        unsafe {
+                            let x = s.panel.add(usize::from(*index.add(i)) * s.panel_stride);
+                            let w = splat(*value.add(i));
+                            for (v, sum) in sums[i % $sums].iter_mut().enumerate() {
+                                *sum = fma(w, load(x.add(v * LANES)), *sum);
+                            }
+                        }
+                    }
+                }
+                // SAFETY: at most one past the end.
+                unsafe { (index, value) = (index.add(rest), value.add(rest)) };
+                let [mut sum, more @ ..] = sums;
+                for more in more {
+                    for (sum, more) in sum.iter_mut().zip(more) {
+                        *sum = add(*sum, more);
                     }
                 }
                 if s.last {

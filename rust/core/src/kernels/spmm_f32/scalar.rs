@@ -13,7 +13,7 @@ use crate::weight::SparseRows;
 type Vector = [f32; 16];
 const LANES: usize = 16;
 
-strip_kernels! { token: Some(()), vectors: [1 2], kb: 256, }
+strip_kernels! { token: Some(()), vectors: [1 2], sums: 1, kb: 256, }
 
 #[inline]
 fn zero() -> Vector {
