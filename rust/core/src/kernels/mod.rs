@@ -7,6 +7,7 @@
 use crate::isa::Tier;
 
 pub mod gemm_f32;
+pub mod gemv_f32;
 pub mod strip;
 
 /// One implementation of a family.
