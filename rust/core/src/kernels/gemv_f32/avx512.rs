@@ -9,6 +9,9 @@ use half::f16;
 #[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
+/// Bytes by which weights are fetched into the cache before they are used.
+const AHEAD: usize = 1024;
+
 /// A weight's type.
 trait Weight: Copy + 'static {
     /// Sixteen weights.
@@ -91,6 +94,3 @@ unsafe fn block<W: Weight, const N: usize, const T: usize>(part: &Part<W>, sums:
         }
     }
 }
-
-/// Bytes by which weights are fetched into the cache before they are used.
-const AHEAD: usize = 1024;
