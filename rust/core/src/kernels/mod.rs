@@ -10,6 +10,7 @@ pub mod binary;
 pub mod depthwise_f32;
 pub mod gemm_f32;
 pub mod gemm_i8;
+pub mod gemv_f32;
 pub mod gemv_i8;
 pub mod map;
 pub mod pack;

@@ -42,9 +42,15 @@ impl Geometry {
         let axes = x.shape.len().wrapping_sub(2);
         let fits = (1..=2).contains(&axes)
             && [self.kernel.len(), self.stride.len(), self.padding.len(), self.dilation.len()] == [axes; 4];
-        ensure!(fits, Graph, "input {x}: expected rank 3 or 4, and kernel, stride, padding, dilation of its axes");
+        ensure!(
+            fits,
+            Graph,
+            "input {x}: expected rank 3 or 4, and kernel, stride, padding, dilation of its axes"
+        );
         // A sequence is a plane of one row.
-        let pair = |values: &[usize], first: usize| if axes == 1 { [first, values[0]] } else { [values[0], values[1]] };
+        let pair = |values: &[usize], first: usize| {
+            if axes == 1 { [first, values[0]] } else { [values[0], values[1]] }
+        };
         let padding = if axes == 1 { [[0, 0], self.padding[0]] } else { [self.padding[0], self.padding[1]] };
         let window = Window2::padded(
             pair(&x.shape[2..], 1),
@@ -125,7 +131,12 @@ impl Operator for Conv {
             );
             weight.m()
         };
-        ensure!(m.is_multiple_of(geometry.groups), Graph, "{m} output channels are no {} groups", geometry.groups);
+        ensure!(
+            m.is_multiple_of(geometry.groups),
+            Graph,
+            "{m} output channels are no {} groups",
+            geometry.groups
+        );
         args.optional(2, DType::Float32, m)?;
         let output = Meta::new(DType::Float32, geometry.output(x, m)?);
         if args.has(3) {
@@ -238,7 +249,8 @@ impl Run {
             let x = frame.input::<f32>(0).as_ptr();
             let residual = if self.residual { frame.input::<f32>(3).as_ptr() } else { std::ptr::null() };
             let out = super::frame::Shared(frame.output_ptr::<f32>(0));
-            let (x, residual) = (super::frame::Shared(x.cast_mut()), super::frame::Shared(residual.cast_mut()));
+            let (x, residual) =
+                (super::frame::Shared(x.cast_mut()), super::frame::Shared(residual.cast_mut()));
             let bias = self.bias.as_ref().map(|bias| bias.of::<f32>());
             let items = to.n * groups * strips.len() * rows.len();
             frame.pool.run(items, &|item, worker| {
