@@ -7,6 +7,7 @@
 use crate::isa::Tier;
 
 pub mod spmm_f32;
+pub mod spmv_f32;
 pub mod strip;
 
 /// One implementation of a family.

@@ -93,6 +93,7 @@ macro_rules! strip_kernels {
                 // SAFETY: `r` is a row of `out`; each of its vectors starts below `n`, so ends within the row.
                 let out = unsafe { s.out.add(r * s.out_stride) };
                 let mut sums = [[zero(); V]; $sums];
+                let sums_of = sums.len();
                 if !s.first {
                     for (v, sum) in sums[0].iter_mut().enumerate() {
                         // SAFETY: as above; the first block has written them.
@@ -109,7 +110,7 @@ macro_rules! strip_kernels {
                         unsafe {
                             let x = s.panel.add(usize::from(column) * s.panel_stride);
                             let w = splat(*value.add(i));
-                            for (v, sum) in sums[i % $sums].iter_mut().enumerate() {
+                            for (v, sum) in sums[i % sums_of].iter_mut().enumerate() {
                                 *sum = fma(w, load(x.add(v * LANES)), *sum);
                             }
                         }
@@ -124,7 +125,7 @@ macro_rules! strip_kernels {
                         unsafe {
                             let x = s.panel.add(usize::from(*index.add(i)) * s.panel_stride);
                             let w = splat(*value.add(i));
-                            for (v, sum) in sums[i % $sums].iter_mut().enumerate() {
+                            for (v, sum) in sums[i % sums_of].iter_mut().enumerate() {
                                 *sum = fma(w, load(x.add(v * LANES)), *sum);
                             }
                         }
