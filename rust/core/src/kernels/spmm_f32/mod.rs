@@ -28,6 +28,8 @@ mod avx512;
 mod neon;
 mod scalar;
 
+pub(super) use scalar::widen;
+
 /// The code of one tier, for values of one type.
 pub type Run<T> = for<'a> unsafe fn(&Strip<'a, SparseRows<'a, T>>);
 

@@ -87,7 +87,7 @@ pub static TABLE_F32: &[Impl<Kernel<f32>>] = &[
     Impl { tier: Tier::Avx2, get: avx2::get_f32 },
     #[cfg(target_arch = "aarch64")]
     Impl { tier: Tier::Neon, get: neon::get_f32 },
-    Impl { tier: Tier::Scalar, get: scalar::get },
+    Impl { tier: Tier::Scalar, get: scalar::get_f32 },
 ];
 
 /// Kernels for float16 values.
@@ -98,7 +98,7 @@ pub static TABLE_F16: &[Impl<Kernel<f16>>] = &[
     Impl { tier: Tier::Avx2, get: avx2::get_f16 },
     #[cfg(target_arch = "aarch64")]
     Impl { tier: Tier::Neon, get: neon::get_f16 },
-    Impl { tier: Tier::Scalar, get: scalar::get },
+    Impl { tier: Tier::Scalar, get: scalar::get_f16 },
 ];
 
 /// Kernels for int8 values; the factor of a row is the epilogue's `scale`.
@@ -109,7 +109,7 @@ pub static TABLE_I8: &[Impl<Kernel<i8>>] = &[
     Impl { tier: Tier::Avx2, get: avx2::get_i8 },
     #[cfg(target_arch = "aarch64")]
     Impl { tier: Tier::Neon, get: neon::get_i8 },
-    Impl { tier: Tier::Scalar, get: scalar::get },
+    Impl { tier: Tier::Scalar, get: scalar::get_i8 },
 ];
 
 impl<W> Call<'_, W> {

@@ -1,7 +1,10 @@
 //! Portable: a row at a time, its non-zeros dealt to four sums.
 #![allow(unsafe_code, reason = "loads through the call's pointers")]
 
+use half::f16;
+
 use super::{BATCH, Call, Kernel, Sums};
+use crate::kernels::spmm_f32::widen;
 use crate::weight::{Number, SparseRows, TILE};
 
 /// Calls `dot` for each row and vector of a tile, a block of columns after the other, and finishes the sums.
@@ -42,10 +45,11 @@ pub(super) unsafe fn walk<T: Number>(
 
 /// # Safety
 /// What [`Kernel`] asks.
-unsafe fn run<T: Number + Into<f32>>(call: &Call<'_, SparseRows<'_, T>>) {
+#[inline]
+unsafe fn run<T: Number>(call: &Call<'_, SparseRows<'_, T>>, widen: impl Fn(T) -> f32) {
     let dot = |x: *const f32, columns: &[u8], values: &[T]| {
         // SAFETY: `sparse_starts` has checked that a column is one of the block.
-        let product = |column: u8, value: T| value.into() * unsafe { *x.add(usize::from(column)) };
+        let product = |column: u8, value: T| widen(value) * unsafe { *x.add(usize::from(column)) };
         let ((columns, more_columns), (values, more_values)) =
             (columns.as_chunks::<4>(), values.as_chunks::<4>());
         let mut sums = [0.0; 4];
@@ -64,6 +68,19 @@ unsafe fn run<T: Number + Into<f32>>(call: &Call<'_, SparseRows<'_, T>>) {
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "the type of a table's entry")]
-pub(super) fn get<T: Number + Into<f32>>() -> Option<Kernel<T>> {
-    Some(Kernel::Rows(run::<T>))
+pub(super) fn get_f32() -> Option<Kernel<f32>> {
+    // SAFETY: the caller's promise.
+    Some(Kernel::Rows(|call| unsafe { run(call, |value| value) }))
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "the type of a table's entry")]
+pub(super) fn get_f16() -> Option<Kernel<f16>> {
+    // SAFETY: the caller's promise.
+    Some(Kernel::Rows(|call| unsafe { run(call, widen) }))
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "the type of a table's entry")]
+pub(super) fn get_i8() -> Option<Kernel<i8>> {
+    // SAFETY: the caller's promise.
+    Some(Kernel::Rows(|call| unsafe { run(call, f32::from) }))
 }
