@@ -301,7 +301,7 @@ mod tests {
             let mut rng = Rng::new(1);
             for zeros in [0.0, 0.05, 0.5, 0.9, 1.0] {
                 for m in [1, 15, 16, 17, 33, 130] {
-                    for k in [1, 2, 15, 63, 64, 65, 127, 128, 129, 255, 256, 257, 600] {
+                    for k in [0, 1, 2, 15, 63, 64, 65, 127, 128, 129, 255, 256, 257, 600] {
                         let block = [256, 128, 256, 100][rng.below(4)];
                         let w = random_matrix::<T>(&mut rng, m, k, block, zeros);
                         let n = 1 + rng.below(BATCH);
