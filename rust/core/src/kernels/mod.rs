@@ -19,6 +19,7 @@ pub mod reduce;
 pub mod relayout;
 pub mod spmm_f32;
 pub mod spmm_i8;
+pub mod spmv_f32;
 pub mod strip;
 pub mod strip_i8;
 pub mod window;
