@@ -5,10 +5,10 @@
 #[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
-use super::quads::quad_row;
+use super::quads::{in_order, quad_row};
 use super::{Kernel, Row, rows};
 use crate::isa::Avx2;
-use crate::kernels::strip_i8::{NR, StripI8, word};
+use crate::kernels::strip_i8::{NR, StripI8, store_rows};
 use crate::weight::SparseRows;
 
 pub(super) fn get() -> Option<Kernel> {
@@ -20,20 +20,21 @@ unsafe fn run(s: &StripI8<'_, SparseRows<'_, i8>>) {
     // SAFETY: the caller's.
     unsafe {
         rows(s, |row, sums| {
-            half(row, 0, sums);
-            if s.n > NR / 2 {
-                half(row, NR / 2, sums);
+            let low = half(row, 0, sums);
+            let high = if s.n > NR / 2 { half(row, NR / 2, sums) } else { low };
+            if row.last {
+                store_rows(s, row.r, &[bytemuck::cast([low, high].map(|sums| in_order(sums)))]);
             }
         });
     }
 }
 
 quad_row!(
-    half, "avx2,fma,f16c", vector: __m256i, lanes: [0 1],
-    _mm256_loadu_si256, _mm256_load_si256, _mm256_store_si256, _mm256_set1_epi32, _mm256_extracti128_si256,
+    half, "avx2,fma,f16c", vector: __m256i,
+    _mm256_loadu_si256, _mm256_load_si256, _mm256_store_si256, _mm256_set1_epi32,
     _mm256_unpacklo_epi8, _mm256_unpackhi_epi8, _mm256_unpacklo_epi16, _mm256_unpackhi_epi16,
     weights: |w| {
-        let w = _mm256_set1_epi32(word(w));
+        let w = _mm256_set1_epi32(w);
         (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w)), _mm256_srai_epi16::<8>(w))
     },
     dot: |acc, x, (even, odd)| {

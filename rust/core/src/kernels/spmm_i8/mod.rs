@@ -9,7 +9,7 @@
 #![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
 
 use super::Impl;
-use super::strip_i8::{NR, StripI8, Sums, store_rows};
+use super::strip_i8::{NR, StripI8, Sums};
 use crate::isa::Tier;
 use crate::weight::{SparseRows, TILE};
 
@@ -42,6 +42,8 @@ pub static TABLE: &[Impl<Kernel>] = &[
 
 /// The non-zeros of one row in one block of columns, over that block's part of the panel.
 struct Row<'a> {
+    /// The row.
+    r: usize,
     /// Row 0 of the block.
     panel: *const u8,
     /// Columns from one row to the next.
@@ -51,29 +53,16 @@ struct Row<'a> {
     values: &'a [i8],
     /// What the sums start from, where this is the first block: they are then overwritten.
     start: Option<i32>,
-    /// Whether this is the last block: the sums must then be in the order of the columns, which until then is the tier's.
+    /// Whether this is the last block: the finished sums are then to be stored.
     last: bool,
-}
-
-impl Row<'_> {
-    /// The non-zeros four by four, indices and values; what pads the last four has value 0 and an index of the row.
-    #[inline(always)]
-    fn quads(&self) -> impl Iterator<Item = ([u8; 4], [i8; 4])> {
-        let (indices, more) = self.indices.as_chunks::<4>();
-        let (values, rest) = self.values.as_chunks::<4>();
-        let mut last = ([more.first().copied().unwrap_or(0); 4], [0; 4]);
-        last.0[..more.len()].copy_from_slice(more);
-        last.1[..rest.len()].copy_from_slice(rest);
-        let last = (!more.is_empty()).then_some(last);
-        indices.iter().copied().zip(values.iter().copied()).chain(last)
-    }
 }
 
 /// Tiles of rows that pass over a block of the panel before the next block's turn: enough that the panel comes from the
 /// second-level cache seldom, few enough that their sums, 4 KiB a tile, stay in the first.
 const GROUP: usize = 4;
 
-/// The loop nest: hands `add` the non-zeros of one row and block at a time, with the row's sums, and stores what comes out.
+/// The loop nest: hands `add` the non-zeros of one row and block at a time, with the row's sums so far, in whatever order
+/// of columns the tier left them. `add` stores what comes of the last block.
 ///
 /// To be inlined into a function compiled for the tier, of which `add` is a closure.
 ///
@@ -82,39 +71,30 @@ const GROUP: usize = 4;
 #[inline(always)]
 unsafe fn rows(s: &StripI8<'_, SparseRows<'_, i8>>, add: impl Fn(&Row<'_>, &mut [i32; NR])) {
     let mut sums = [const { Sums([[0; NR]; TILE]) }; GROUP];
-    let blocks = s.weight.blocks();
+    let (stride, blocks) = (s.panel_stride, s.weight.blocks());
     for group in s.rows().step_by(GROUP * TILE) {
         let tiles = (group..s.rows.1.min(group + GROUP * TILE)).step_by(TILE);
         for b in 0..blocks {
             let block = s.weight.at(b);
             // SAFETY: the panel has the rows of every block.
-            let panel = unsafe { s.panel.add(block.k0 * s.panel_stride) };
+            let panel = unsafe { s.panel.add(block.k0 * stride) };
             for (r0, sums) in tiles.clone().zip(&mut sums) {
                 let mut at = block.starts[r0 / TILE] as usize;
                 for (r, sums) in (r0..s.rows.1.min(r0 + TILE)).zip(&mut sums.0) {
-                    let count = usize::from(block.counts[r]);
-                    let row = Row {
-                        panel,
-                        stride: s.panel_stride,
-                        indices: &block.indices[at..][..count],
-                        values: &block.values[at..][..count],
-                        start: (b == 0).then(|| s.requant.offset[r]),
-                        last: b + 1 == blocks,
-                    };
-                    add(&row, sums);
-                    at += count;
+                    let end = at + usize::from(block.counts[r]);
+                    let (indices, values) = (&block.indices[at..end], &block.values[at..end]);
+                    let start = (b == 0).then(|| s.requant.offset[r]);
+                    add(&Row { r, panel, stride, indices, values, start, last: b + 1 == blocks }, sums);
+                    at = end;
                 }
             }
         }
-        for (r0, sums) in tiles.zip(&mut sums) {
-            let rows = s.rows.1.min(r0 + TILE) - r0;
-            if blocks == 0 {
-                for (r, sums) in (r0..).zip(&mut sums.0[..rows]) {
-                    sums.fill(s.requant.offset[r]);
-                }
-            }
-            // SAFETY: the rows are the strip's.
-            unsafe { store_rows(s, r0, &sums.0[..rows]) };
+    }
+    if blocks == 0 {
+        for r in s.rows() {
+            let start = Some(s.requant.offset[r]);
+            let row = Row { r, panel: s.panel, stride, indices: &[], values: &[], start, last: true };
+            add(&row, &mut sums[0].0[0]);
         }
     }
 }

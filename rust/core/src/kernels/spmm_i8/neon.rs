@@ -7,7 +7,7 @@ use std::arch::aarch64::*;
 
 use super::{Kernel, Row, rows};
 use crate::isa::Neon;
-use crate::kernels::strip_i8::{LANES, NR, StripI8};
+use crate::kernels::strip_i8::{LANES, NR, StripI8, store_rows};
 use crate::weight::SparseRows;
 
 pub(super) fn get() -> Option<Kernel> {
@@ -19,21 +19,21 @@ unsafe fn run(s: &StripI8<'_, SparseRows<'_, i8>>) {
     // SAFETY: the caller's.
     unsafe {
         match s.vectors() {
-            1 => rows(s, |row, sums| add::<1>(row, sums)),
-            2 => rows(s, |row, sums| add::<2>(row, sums)),
-            3 => rows(s, |row, sums| add::<3>(row, sums)),
-            _ => rows(s, |row, sums| add::<4>(row, sums)),
+            1 => rows(s, |row, sums| add::<1>(s, row, sums)),
+            2 => rows(s, |row, sums| add::<2>(s, row, sums)),
+            3 => rows(s, |row, sums| add::<3>(s, row, sums)),
+            _ => rows(s, |row, sums| add::<4>(s, row, sums)),
         }
     }
 }
 
-/// Adds a row's non-zeros over `V` vectors of [`LANES`] columns.
+/// Adds a row's non-zeros, and stores it where they are its last, over `V` vectors of [`LANES`] columns.
 ///
 /// # Safety
-/// The panel has the row's indices, and the columns.
+/// The panel has the row's indices, and the columns; the strip has the row.
 #[target_feature(enable = "neon")]
 #[inline]
-unsafe fn add<const V: usize>(row: &Row<'_>, sums: &mut [i32; NR]) {
+unsafe fn add<const V: usize>(s: &StripI8<'_, SparseRows<'_, i8>>, row: &Row<'_>, sums: &mut [i32; NR]) {
     let (parts, _) = sums.as_chunks_mut::<4>();
     let mut acc = [[vdupq_n_s32(row.start.unwrap_or(0)); 4]; V];
     if row.start.is_none() {
@@ -56,8 +56,12 @@ unsafe fn add<const V: usize>(row: &Row<'_>, sums: &mut [i32; NR]) {
             acc[3] = vmlal_high_n_s16(acc[3], high, w);
         }
     }
-    for (acc, part) in acc.as_flattened().iter().zip(parts) {
+    for (acc, part) in acc.as_flattened().iter().zip(parts.iter_mut()) {
         // SAFETY: four sums fill a register.
         unsafe { vst1q_s32(part.as_mut_ptr(), *acc) };
+    }
+    if row.last {
+        // SAFETY: the row is the strip's.
+        unsafe { store_rows(s, row.r, std::slice::from_ref(sums)) };
     }
 }
