@@ -384,7 +384,7 @@ def converted(name: str) -> Converted:
     module = case.make().eval()
     inputs = case.inputs(case.batches[0])
     path = Path(_FOLDER.name) / f"{len(list(Path(_FOLDER.name).iterdir()))}.goss"
-    implementation = importlib.import_module("gossamer.convert")
+    implementation = importlib.import_module("gossamer.converter")
     builder, ops = implementation.Builder, set()
     implementation.Builder = lambda: Recorder(builder(), ops)
     try:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
@@ -173,8 +173,12 @@ def _capture_any_batch(module: nn.Module, example: tuple, notes: list[str]) -> P
     moving = {i for i in shaped if leaves[i].shape[0] != 1} or set(shaped)
     while moving:
         wide = [torch.cat([t, t]) if i in moving and t.shape[0] == 1 else t for i, t in enumerate(leaves)]
-        wide = pytree.tree_unflatten(wide, spec)
-        axes = pytree.tree_unflatten([{0: Dim.AUTO} if i in moving else None for i in range(len(leaves))], spec)
+        # One tensor given twice is two inputs.
+        wide = pytree.tree_unflatten([t.view_as(t) if isinstance(t, Tensor) else t for t in wide], spec)
+        axes = ShapesCollection()
+        for i, tensor in enumerate(pytree.tree_leaves(wide)):
+            if i in moving:
+                axes[tensor] = {0: Dim.AUTO}
         try:
             exported = torch.export.export(module, wide, dynamic_shapes=axes, strict=False)
         except Exception as error:
