@@ -28,6 +28,7 @@ pub mod relayout;
 mod reshape;
 pub mod size;
 mod strided;
+mod vectors;
 
 pub use frame::{Frame, Operand};
 use size::Sizes;
