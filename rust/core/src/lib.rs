@@ -2,7 +2,8 @@
 //!
 //! Read downward; each module uses only those above it. A [`weight`] is what compression left of a matrix. [`isa`] tells
 //! what the processor can do, [`pool`] spreads work over its cores, and [`kernels`] hold the arithmetic, a folder a family,
-//! a file a tier.
+//! a file a tier. An [op](ops) says what a node means, a [`graph`] is nodes in order, a [`file`] is a graph at rest. A
+//! [`plan`] decides how a graph runs for given shapes on this processor, and [`run`] does it.
 
 #![deny(unsafe_code)]
 
@@ -12,6 +13,11 @@ pub mod weight;
 pub mod isa;
 pub mod pool;
 pub mod kernels;
+pub mod ops;
+pub mod graph;
+pub mod file;
+pub mod plan;
+pub mod run;
 #[cfg(test)]
 mod testing;
 

@@ -6,9 +6,26 @@
 
 use crate::isa::Tier;
 
+pub mod binary;
+pub mod depthwise_f32;
+pub mod gemm_f32;
+pub mod gemm_i8;
+pub mod gemv_f32;
+pub mod gemv_i8;
+pub mod map;
+pub mod pack;
+pub mod quantize;
+pub mod reduce;
+pub mod relayout;
 pub mod spmm_f32;
+pub mod spmm_i8;
 pub mod spmv_f32;
 pub mod strip;
+pub mod strip_i8;
+pub mod window;
+mod unroll;
+mod math;
+mod simd;
 
 /// One implementation of a family.
 #[derive(Debug)]
@@ -28,4 +45,9 @@ pub fn pick<K>(table: &[Impl<K>], tier: Tier) -> (Tier, K) {
         .filter(|entry| entry.tier <= tier)
         .find_map(|entry| (entry.get)().map(|kernel| (entry.tier, kernel)))
         .expect("a table ends with a scalar kernel, which every processor runs")
+}
+
+/// Every family by name, and the tier its best kernel has for `tier`.
+pub fn chosen(_tier: Tier) -> Vec<(&'static str, Tier)> {
+    vec![]
 }

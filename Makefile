@@ -1,0 +1,78 @@
+# Every command of this project. The README, CONTRIBUTING, pre-commit and .ci/run call these; `make` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+# The environment everything runs in, made on first use; it holds an editable install of this checkout.
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXTRAS := torch,demo,bench,dev
+export VIRTUAL_ENV := $(abspath $(VENV))
+
+.PHONY: help build demo test test-rust test-python tiny format-check lint fmt docs check arm bench fuzz wheel clean
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/maturin:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet 'maturin>=1.9,<2'
+
+$(BIN)/ruff: $(BIN)/maturin
+	$(BIN)/pip install --quiet ruff
+
+build: $(BIN)/maturin ## Build the extension and install gossamer, editable, with every extra into .venv
+	$(BIN)/maturin develop --release --quiet --extras $(EXTRAS)
+
+demo: build ## Convert a trained EfficientNet-Lite0 and classify photographs with it: float32, pruned, int8
+	$(BIN)/python docs/examples/efficientnet_lite0.py
+
+test: test-rust test-python ## Run every test
+
+test-rust:
+	cargo test --workspace --quiet
+
+test-python: build
+	$(BIN)/python -m pytest
+
+tiny: build ## The ten seconds of tests that pre-commit runs
+	$(BIN)/python -m pytest --quiet tests/test_tiny.py
+
+format-check: $(BIN)/ruff
+	cargo fmt --all --check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+lint: build format-check ## Formatting, clippy, ruff, mypy, and the stubs against the built module
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	$(BIN)/mypy
+	cd python && ../$(BIN)/python -m mypy.stubtest gossamer._core --mypy-config-file ../pyproject.toml
+
+fmt: $(BIN)/ruff ## Format Rust and Python
+	cargo fmt --all
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: ## Build the Rust documentation, warnings denied
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
+
+check: lint docs test ## What a change must pass, short of `make arm`
+
+arm: build ## Cross-build for aarch64 and test under emulation: Rust and Python on three cores (Debian, root)
+	tests/board/arm/run.sh target/arm $(BIN)/python
+
+BENCH ?=
+bench: build ## Compare with torch and record it in benches/results (BENCH='CASE --threads 1,2' for options)
+	$(BIN)/python benches/compare.py $(BENCH)
+
+FUZZ_SECONDS ?= 60
+fuzz: ## Fuzz the loader for FUZZ_SECONDS (needs `cargo install cargo-fuzz`)
+	cd rust && RUSTC_BOOTSTRAP=1 cargo fuzz run load -- -max_total_time=$(FUZZ_SECONDS)
+
+## Build the wheel, install it alone in a fresh environment and use it there
+	$(BIN)/maturin build --release --quiet --out dist
+	tests/board/wheel.sh dist $(BIN)/python
+
+clean: ## Remove everything that was built
+	cargo clean
+	rm -rf $(VENV) dist python/gossamer/*.so

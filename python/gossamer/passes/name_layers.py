@@ -1,0 +1,122 @@
+"""Gives one name to the many ways of writing a layer: `gossamer::conv` and `gossamer::linear`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx
+
+from ..program import Program, arguments
+
+aten = torch.ops.aten
+gossamer = torch.ops.gossamer
+
+
+def name_layers(program: Program) -> Program:
+    """Rewrites convolutions, and matrix products with a constant, as the two layers."""
+    rewrites = {
+        aten.conv1d.default: _conv,
+        aten.conv2d.default: _conv,
+        aten.conv1d.padding: _conv,
+        aten.conv2d.padding: _conv,
+        aten.convolution.default: _convolution,
+        aten.linear.default: _linear,
+        aten.addmm.default: _addmm,
+        aten.mm.default: _matmul,
+        aten.matmul.default: _matmul,
+    }
+    for node in program.calls(*rewrites):
+        made = rewrites[node.target](program, node)
+        if made is not None:
+            program.replace(node, made)
+    return program
+
+
+def _is_float(node: fx.Node) -> bool:
+    return node.meta["val"].dtype == torch.float32
+
+
+def _conv(program: Program, node: fx.Node) -> fx.Node | None:
+    x, weight, bias, stride, padding, dilation, groups = arguments(node)
+    kernel = weight.meta["val"].shape[2:]
+    if padding == "same":
+        # torch puts the odd one at the end.
+        total = [d * (k - 1) for d, k in zip(_spread(dilation, kernel), kernel, strict=True)]
+        pads = [p for t in total for p in (t // 2, t - t // 2)]
+    else:
+        pads = [p for p in _spread(0 if padding == "valid" else padding, kernel) for _ in range(2)]
+    return _make_conv(program, node, x, weight, bias, stride, pads, dilation, groups)
+
+
+def _convolution(program: Program, node: fx.Node) -> fx.Node | None:
+    x, weight, bias, stride, padding, dilation, transposed, _output_padding, groups = arguments(node)
+    if transposed:
+        return None
+    pads = [p for p in _spread(padding, weight.meta["val"].shape[2:]) for _ in range(2)]
+    return _make_conv(program, node, x, weight, bias, stride, pads, dilation, groups)
+
+
+def _make_conv(program, node, x, weight, bias, stride, pads, dilation, groups) -> fx.Node | None:
+    rank = weight.meta["val"].dim()
+    if rank not in (3, 4) or not _is_float(node) or program.constant(weight) is None:
+        return None
+    if bias is not None and program.constant(bias) is None:
+        return None
+    kernel = weight.meta["val"].shape[2:]
+    geometry = (_spread(stride, kernel), pads, _spread(dilation, kernel), groups, "", [])
+    if x.meta["val"].dim() == rank:
+        return program.call(gossamer.conv.default, (x, weight, bias, None, *geometry), like=node)
+    # torch takes one image without a batch; the layer does not.
+    batched = program.call(aten.unsqueeze.default, (x, 0), like=node)
+    batched.meta["val"] = x.meta["val"].unsqueeze(0)
+    y = program.call(gossamer.conv.default, (batched, weight, bias, None, *geometry), like=node)
+    y.meta["val"] = node.meta["val"].unsqueeze(0)
+    return program.call(aten.squeeze.dims, (y, [0]), like=node)
+
+
+def _spread(value: int | list[int], kernel: tuple[int, ...]) -> list[int]:
+    """One value a spatial dimension: torch lets one stand for all."""
+    values = [value] if isinstance(value, int) else list(value)
+    return values * len(kernel) if len(values) == 1 else values
+
+
+def _linear(program: Program, node: fx.Node) -> fx.Node | None:
+    x, weight, bias = arguments(node)
+    return _make_linear(program, node, x, weight, bias)
+
+
+def _addmm(program: Program, node: fx.Node) -> fx.Node | None:
+    bias, x, weight, beta, alpha = arguments(node)
+    if (beta, alpha) != (1, 1):
+        return None
+    return _make_transposed(program, node, x, weight, bias)
+
+
+def _matmul(program: Program, node: fx.Node) -> fx.Node | None:
+    x, weight = arguments(node)
+    return _make_transposed(program, node, x, weight, None)
+
+
+def _make_transposed(program: Program, node: fx.Node, x, weight, bias) -> fx.Node | None:
+    value = program.constant(weight)
+    if value is None or value.dim() != 2 or x.meta["val"].dim() < 2 or not _is_float(node):
+        return None
+    # A view: where the constant was itself a transposed weight, this is that weight again, and is stored once.
+    turned = program.add_constant(weight.target, value.t(), before=node)
+    turned.meta.update({k: v for k, v in weight.meta.items() if k != "val"})
+    if weight.target in program.integers:
+        program.integers[turned.target] = program.integers[weight.target].t()
+    return _make_linear(program, node, x, turned, bias)
+
+
+def _make_linear(program: Program, node: fx.Node, x, weight, bias) -> fx.Node | None:
+    value = program.constant(weight)
+    if value is None or value.dim() != 2 or not _is_float(node) or x.meta["val"].dim() < 2:
+        return None
+    # A layer's bias is a vector of its outputs; anything else is added apart.
+    added = bias is not None and not _is_bias(program.constant(bias), value.shape[0])
+    y = program.call(gossamer.linear.default, (x, weight, None if added else bias, None, "", []), like=node)
+    return program.call(aten.add.Tensor, (y, bias), like=node) if added else y
+
+
+def _is_bias(value: Tensor | None, m: int) -> bool:
+    return value is not None and tuple(value.shape) == (m,)

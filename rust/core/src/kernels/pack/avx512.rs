@@ -1,0 +1,111 @@
+//! `pack`, AVX-512: the runs of a vector merged by masked loads; gathered where the stride is not one.
+
+#![allow(unsafe_code, reason = "planes are read and rows written through the pointers of the call")]
+
+use super::{Fill, LANES_F32, LANES_U8, Piece, Run, scalar};
+use crate::isa::Avx512;
+use std::arch::x86_64::*;
+
+pub(super) fn get_f32() -> Option<Run<f32>> {
+    // SAFETY: an `Avx512` exists only where the CPU has the features `f32s` is compiled with; the rest is the caller's.
+    Avx512::detect().map(|_| (|fill| unsafe { f32s(fill) }) as Run<f32>)
+}
+
+pub(super) fn get_u8() -> Option<Run<u8>> {
+    // SAFETY: as above.
+    Avx512::detect().map(|_| (|fill| unsafe { u8s(fill) }) as Run<u8>)
+}
+
+/// The lanes of a piece as a mask.
+fn lanes(piece: Piece) -> u64 {
+    (u64::MAX >> (64 - u32::from(piece.len))) << piece.first
+}
+
+/// # Safety
+/// See [`Run`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
+unsafe fn f32s(fill: &Fill<'_, f32>) {
+    let padding = _mm512_set1_ps(fill.padding);
+    let steps = _mm512_mullo_epi32(
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+        _mm512_set1_epi32(fill.taps.stride as i32),
+    );
+    let unit = fill.taps.stride == 1;
+    for v in 0..fill.taps.vectors {
+        let pieces = fill.taps.pieces(fill.tap, v);
+        let mut out = fill.out.wrapping_add(v * LANES_F32);
+        let mut x = fill.x;
+        match *pieces {
+            [piece] if unit => {
+                let mask = lanes(piece) as u16;
+                for _ in 0..fill.channels {
+                    // SAFETY: the mask's lanes are inside the plane; a row is whole vectors long.
+                    unsafe {
+                        let from = x.wrapping_offset(piece.src as isize);
+                        _mm512_storeu_ps(out, _mm512_mask_loadu_ps(padding, mask, from));
+                    }
+                    (x, out) = (x.wrapping_add(fill.pitch), out.wrapping_add(fill.out_stride));
+                }
+            }
+            [a, b] if unit => {
+                let (mask_a, mask_b) = (lanes(a) as u16, lanes(b) as u16);
+                for _ in 0..fill.channels {
+                    // SAFETY: as above.
+                    unsafe {
+                        let row = _mm512_mask_loadu_ps(padding, mask_a, x.wrapping_offset(a.src as isize));
+                        let row = _mm512_mask_loadu_ps(row, mask_b, x.wrapping_offset(b.src as isize));
+                        _mm512_storeu_ps(out, row);
+                    }
+                    (x, out) = (x.wrapping_add(fill.pitch), out.wrapping_add(fill.out_stride));
+                }
+            }
+            _ => {
+                for _ in 0..fill.channels {
+                    let mut row = padding;
+                    for &piece in pieces {
+                        let (mask, from) = (lanes(piece) as u16, x.wrapping_offset(piece.src as isize));
+                        // SAFETY: as above; a gather reads the mask's lanes alone.
+                        row = unsafe {
+                            if unit {
+                                _mm512_mask_loadu_ps(row, mask, from)
+                            } else {
+                                _mm512_mask_i32gather_ps::<4>(row, mask, steps, from)
+                            }
+                        };
+                    }
+                    // SAFETY: as above.
+                    unsafe { _mm512_storeu_ps(out, row) };
+                    (x, out) = (x.wrapping_add(fill.pitch), out.wrapping_add(fill.out_stride));
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// See [`Run`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
+unsafe fn u8s(fill: &Fill<'_, u8>) {
+    if fill.taps.stride != 1 {
+        // SAFETY: the caller's.
+        return unsafe { scalar::run::<u8, LANES_U8>(fill) };
+    }
+    let padding = _mm512_set1_epi8(fill.padding.cast_signed());
+    for v in 0..fill.taps.vectors {
+        let pieces = fill.taps.pieces(fill.tap, v);
+        let mut out = fill.out.wrapping_add(v * LANES_U8).cast::<i8>();
+        let mut x = fill.x.cast::<i8>();
+        for _ in 0..fill.channels {
+            let mut row = padding;
+            for &piece in pieces {
+                // SAFETY: the mask's lanes are inside the plane.
+                row = unsafe {
+                    _mm512_mask_loadu_epi8(row, lanes(piece), x.wrapping_offset(piece.src as isize))
+                };
+            }
+            // SAFETY: a row is whole vectors long.
+            unsafe { _mm512_storeu_epi8(out, row) };
+            (x, out) = (x.wrapping_add(fill.pitch), out.wrapping_add(fill.out_stride));
+        }
+    }
+}

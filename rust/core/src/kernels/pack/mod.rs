@@ -1,0 +1,218 @@
+//! `pack`: what a convolution's taps see, laid out as rows of a panel.
+//!
+//! ```text
+//! row[c][j] = x[c][oy·sy + ty·dy - top][ox·sx + tx·dx - left]   for output pixel p0 + j = (oy, ox), one tap (ty, tx)
+//! ```
+//! and the padding's value where that lies outside the plane. Output pixels of a strip fall into few runs, each inside one
+//! output row; [`Taps`] finds them once for a strip, and a kernel then copies them for one channel after the other.
+
+use super::{Impl, window::Window2};
+use crate::isa::Tier;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+
+/// float32 pixels of a vector.
+pub const LANES_F32: usize = 16;
+/// Bytes of a vector.
+pub const LANES_U8: usize = 64;
+
+/// A run of lanes of one vector that one input row feeds: lane `i` of `first..first + len` reads `plane[src + i·stride]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Piece {
+    first: u8,
+    len: u8,
+    /// Where lane 0 would read; may lie before the plane, the lanes that are read do not.
+    src: i32,
+}
+
+/// The runs of a strip of output pixels, for every tap.
+#[derive(Clone, Debug, Default)]
+pub struct Taps {
+    pieces: Vec<Piece>,
+    /// Where the pieces of each vector of each tap end, `[taps][vectors]`.
+    ends: Vec<u32>,
+    vectors: usize,
+    stride: usize,
+}
+
+impl Taps {
+    /// Finds the runs of output pixels `p0..p0 + n`, in vectors of `lanes`. Reuses its memory.
+    pub fn find(&mut self, window: &Window2, (p0, n): (usize, usize), lanes: usize) {
+        let Window2 { h, w, ow, kernel, stride, dilation, pad, .. } = *window;
+        self.pieces.clear();
+        self.ends.clear();
+        self.vectors = n.div_ceil(lanes);
+        self.stride = stride[1];
+        for ty in 0..kernel[0] {
+            for tx in 0..kernel[1] {
+                let columns = window.columns_of(tx);
+                let shift = (tx * dilation[1]) as isize - pad[1] as isize;
+                for v in 0..self.vectors {
+                    let (mut lane, last) = (0, lanes.min(n - v * lanes));
+                    while lane < last {
+                        let p = p0 + v * lanes + lane;
+                        let (oy, ox) = (p / ow, p % ow);
+                        let run = (last - lane).min(ow - ox);
+                        let y = (oy * stride[0] + ty * dilation[0]).wrapping_sub(pad[0]);
+                        let (from, to) = (ox.max(columns.start), (ox + run).min(columns.end));
+                        if y < h && from < to {
+                            let at =
+                                (y * w) as isize + (ox as isize - lane as isize) * stride[1] as isize + shift;
+                            self.pieces.push(Piece {
+                                first: (lane + from - ox) as u8,
+                                len: (to - from) as u8,
+                                src: at as i32,
+                            });
+                        }
+                        lane += run;
+                    }
+                    self.ends.push(self.pieces.len() as u32);
+                }
+            }
+        }
+    }
+
+    /// The pieces of a vector of a tap.
+    fn pieces(&self, tap: usize, v: usize) -> &[Piece] {
+        let at = tap * self.vectors + v;
+        let start = if at == 0 { 0 } else { self.ends[at - 1] };
+        &self.pieces[start as usize..self.ends[at] as usize]
+    }
+}
+
+/// One call: one tap, several channels.
+#[derive(Clone, Copy, Debug)]
+pub struct Fill<'a, T> {
+    /// The runs of the strip.
+    pub taps: &'a Taps,
+    /// The tap, row by row.
+    pub tap: usize,
+    /// The first channel's plane.
+    pub x: *const T,
+    /// Elements from one channel's plane to the next.
+    pub pitch: usize,
+    /// Channels.
+    pub channels: usize,
+    /// The first channel's row of the panel; rows are whole vectors long.
+    pub out: *mut T,
+    /// Elements from one channel's row to the next.
+    pub out_stride: usize,
+    /// What lies outside the plane.
+    pub padding: T,
+}
+
+/// Fills the rows.
+///
+/// # Safety
+/// The caller holds the tier's token; `x` is valid for the planes of all channels, of the size of the window the runs were
+/// found for, and `out` for the rows.
+pub type Run<T> = unsafe fn(&Fill<'_, T>);
+
+/// Kernels for float32.
+pub static TABLE_F32: &[Impl<Run<f32>>] = &[
+    #[cfg(target_arch = "x86_64")]
+    Impl { tier: Tier::Avx512, get: avx512::get_f32 },
+    #[cfg(target_arch = "x86_64")]
+    Impl { tier: Tier::Avx2, get: avx2::get_f32 },
+    Impl { tier: Tier::Scalar, get: || Some(scalar::run::<f32, LANES_F32>) },
+];
+
+/// Kernels for bytes.
+pub static TABLE_U8: &[Impl<Run<u8>>] = &[
+    #[cfg(target_arch = "x86_64")]
+    Impl { tier: Tier::Avx512, get: avx512::get_u8 },
+    Impl { tier: Tier::Scalar, get: || Some(scalar::run::<u8, LANES_U8>) },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::for_each_impl;
+
+    /// Compares every pixel of every tap with the formula.
+    fn check<T: Copy + PartialEq + std::fmt::Debug + Default>(
+        tier: Tier,
+        run: Run<T>,
+        lanes: usize,
+        window: &Window2,
+        number: impl Fn(usize) -> T,
+        padding: T,
+    ) {
+        let ([h, w], [oh, ow], channels) = (window.input(), window.output(), 3);
+        let pitch = h * w + 5;
+        let x: Vec<T> = (0..channels * pitch).map(number).collect();
+        let mut taps = Taps::default();
+        let pixels = oh * ow;
+        for (p0, n) in [(0, pixels.min(3 * lanes)), (pixels / 2, pixels - pixels / 2), (pixels - 1, 1)] {
+            let n = n.min(4 * lanes);
+            taps.find(window, (p0, n), lanes);
+            for tap in 0..window.kernel[0] * window.kernel[1] {
+                let stride = n.next_multiple_of(lanes);
+                let mut out = vec![T::default(); channels * stride];
+                let fill = Fill {
+                    taps: &taps,
+                    tap,
+                    x: x.as_ptr(),
+                    pitch,
+                    channels,
+                    out: out.as_mut_ptr(),
+                    out_stride: stride,
+                    padding,
+                };
+                // SAFETY: the table gave the kernel; planes and rows are as long as said.
+                #[allow(unsafe_code, reason = "kernels take pointers")]
+                unsafe {
+                    run(&fill);
+                }
+                let (ty, tx) = (tap / window.kernel[1], tap % window.kernel[1]);
+                for c in 0..channels {
+                    for j in 0..n {
+                        let (oy, ox) = ((p0 + j) / ow, (p0 + j) % ow);
+                        let y = (oy * window.stride[0] + ty * window.dilation[0]).wrapping_sub(window.pad[0]);
+                        let xx =
+                            (ox * window.stride[1] + tx * window.dilation[1]).wrapping_sub(window.pad[1]);
+                        let want = if y < h && xx < w { x[c * pitch + y * w + xx] } else { padding };
+                        assert_eq!(
+                            out[c * stride + j],
+                            want,
+                            "{tier} {window:?} p0 {p0} tap {tap} channel {c} pixel {j}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_tap_sees_what_the_formula_says() {
+        let mut windows = vec![];
+        for input in [[1, 1], [7, 7], [14, 14], [9, 33], [5, 130]] {
+            for (kernel, stride, dilation, pad) in [
+                ([1, 1], [1, 1], [1, 1], 0),
+                ([3, 3], [1, 1], [1, 1], 1),
+                ([3, 3], [2, 2], [1, 1], 1),
+                ([5, 2], [3, 1], [1, 2], 2),
+                ([1, 1], [2, 2], [1, 1], 0),
+            ] {
+                windows.extend(Window2::padded(
+                    input,
+                    kernel,
+                    stride,
+                    dilation,
+                    [[pad, pad], [pad, pad]],
+                    false,
+                ));
+            }
+        }
+        for window in &windows {
+            for_each_impl(TABLE_F32, |tier, run| {
+                check(tier, run, LANES_F32, window, |i| i as f32 + 1.0, 0.0)
+            });
+            for_each_impl(TABLE_U8, |tier, run| check(tier, run, LANES_U8, window, |i| (i % 251) as u8, 255));
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! Operators: what a graph's node means.
+//!
+//! An op is its attributes, a rule for the shape of its outputs, and a way to make a [`Step`] of it for given shapes, layouts
+//! and processor. [`ops!`] below is the one list of them.
+
+use crate::error::{Error, Result, ensure};
+use crate::isa::Tier;
+use crate::pool::Pool;
+use crate::tensor::{DType, Layout, Meta};
+use crate::weight::{Matrix, Plain, Tensor};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+mod activation;
+mod binary;
+mod bytes;
+mod cat;
+mod conv;
+mod frame;
+mod integer;
+mod linear;
+mod linear_i8;
+mod map;
+mod normalize;
+mod product;
+mod reduce;
+pub mod relayout;
+mod reshape;
+pub mod size;
+mod strided;
+
+pub use frame::{Frame, Operand};
+use size::Sizes;
+
+/// One operand of a node, as an op sees it before anything runs.
+#[derive(Clone, Copy, Debug)]
+pub enum Arg<'a> {
+    /// An optional operand that is not there.
+    Absent,
+    /// A value that an input or another node provides.
+    Value(&'a Meta),
+    /// Something the file holds.
+    Tensor(&'a Tensor, &'a Meta),
+}
+
+/// A node's operands and the sizes its symbols stand for.
+#[derive(Clone, Copy, Debug)]
+pub struct Args<'a> {
+    /// In order.
+    pub args: &'a [Arg<'a>],
+    /// Symbols of the graph's inputs.
+    pub sizes: &'a Sizes,
+}
+
+impl<'a> Args<'a> {
+    /// How many there are, absent ones included.
+    pub fn len(&self) -> usize {
+        self.args.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.args.is_empty()
+    }
+
+    /// Whether operand `i` is there.
+    pub fn has(&self, i: usize) -> bool {
+        !matches!(self.args.get(i), None | Some(Arg::Absent))
+    }
+
+    /// Type and shape of operand `i`, a value or a plain tensor.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] where it is absent or a matrix.
+    pub fn meta(&self, i: usize) -> Result<&'a Meta> {
+        match self.args.get(i) {
+            Some(Arg::Value(meta) | Arg::Tensor(Tensor::Plain(_), meta)) => Ok(meta),
+            Some(Arg::Tensor(Tensor::Matrix(_), _)) => Err(Error::Graph(format!(
+                "operand {i} is a weight matrix, expected a value or a plain tensor"
+            ))),
+            _ => Err(Error::Graph(format!("operand {i} is missing"))),
+        }
+    }
+
+    /// Operand `i`, which the file must hold as a matrix.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] where it is something else.
+    pub fn matrix(&self, i: usize) -> Result<&'a Arc<Matrix>> {
+        match self.args.get(i) {
+            Some(Arg::Tensor(Tensor::Matrix(matrix), _)) => Ok(matrix),
+            _ => Err(Error::Graph(format!("operand {i} is not a weight matrix"))),
+        }
+    }
+
+    /// Operand `i`, which the file must hold as plain numbers of a type and number.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] where it is something else.
+    pub fn plain(&self, i: usize, dtype: DType, elements: usize) -> Result<&'a Arc<Plain>> {
+        match self.args.get(i) {
+            Some(Arg::Tensor(Tensor::Plain(plain), meta)) => {
+                ensure!(
+                    plain.dtype == dtype && meta.elements() == elements,
+                    Graph,
+                    "operand {i} is {meta}, expected {elements} numbers of {dtype}"
+                );
+                Ok(plain)
+            }
+            _ => Err(Error::Graph(format!("operand {i} is not a plain tensor of the file"))),
+        }
+    }
+
+    /// As [`Args::plain`], for an operand that may be absent.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] where it is there and something else.
+    pub fn optional(&self, i: usize, dtype: DType, elements: usize) -> Result<Option<&'a Arc<Plain>>> {
+        if self.has(i) { self.plain(i, dtype, elements).map(Some) } else { Ok(None) }
+    }
+}
+
+/// Which layout an op takes its operands in and gives its outputs in, for the shapes at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// Everything plain.
+    Plain,
+    /// Values of rank 3 and more, in and out, as features.
+    Features,
+    /// Operands as features, outputs plain.
+    FromFeatures,
+    /// All operands and outputs have one shape and may have either layout, so long as it is the same.
+    Same,
+}
+
+/// What a [`Step`] is made for.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'a> {
+    /// The operands.
+    pub args: Args<'a>,
+    /// Their layouts.
+    pub layouts: &'a [Layout],
+    /// Types and shapes of the outputs.
+    pub outputs: &'a [Meta],
+    /// The layout of the outputs.
+    pub layout: Layout,
+    /// The highest tier to use.
+    pub tier: Tier,
+    /// Threads the pool has.
+    pub threads: usize,
+}
+
+/// The code of a step.
+pub type Body = Box<dyn Fn(&Frame<'_>) + Send + Sync>;
+
+/// A node made ready to run.
+pub struct Step {
+    /// Family and tier of the kernel: `gemm_f32/avx512`.
+    pub kernel: String,
+    /// Why that one, where there was a choice.
+    pub reason: String,
+    /// Arithmetic operations of a run, multiply and add counted as two; zeros that are skipped do not count.
+    pub flops: f64,
+    /// Bytes of weights that a run reads.
+    pub weight_bytes: usize,
+    /// Bytes of scratch each thread needs.
+    pub scratch: usize,
+    /// The operand whose buffer output 0 may take over, where its bytes are read before they are overwritten.
+    pub in_place: Option<usize>,
+    /// What it does.
+    pub body: Body,
+}
+
+impl std::fmt::Debug for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Step").field("kernel", &self.kernel).finish_non_exhaustive()
+    }
+}
+
+impl Step {
+    /// A step of a kernel; the rest is set by field.
+    pub fn new(kernel: impl Into<String>, body: impl Fn(&Frame<'_>) + Send + Sync + 'static) -> Step {
+        Step {
+            kernel: kernel.into(),
+            reason: String::new(),
+            flops: 0.0,
+            weight_bytes: 0,
+            scratch: 0,
+            in_place: None,
+            body: Box::new(body),
+        }
+    }
+}
+
+/// What a node becomes.
+#[derive(Debug)]
+pub enum Prepared {
+    /// Output 0 is operand 0's bytes under another shape: nothing runs.
+    Alias,
+    /// Something runs.
+    Step(Step),
+}
+
+impl From<Step> for Prepared {
+    fn from(step: Step) -> Prepared {
+        Prepared::Step(step)
+    }
+}
+
+/// An operator: attributes that know what they mean.
+pub trait Operator {
+    /// Fewest and most operands.
+    const ARITY: (usize, usize);
+
+    /// Types and shapes of the outputs.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] or [`Error::Shape`] where attributes and operands do not fit.
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Meta>>;
+
+    /// Which layouts it takes and gives.
+    fn wants(&self, _args: &Args<'_>) -> Wants {
+        Wants::Plain
+    }
+
+    /// Makes it ready for given shapes, layouts and processor. Called only where [`Operator::infer`] accepted the operands.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] where this combination cannot run.
+    fn prepare(&self, site: &Site<'_>) -> Result<Prepared>;
+}
+
+/// The op set: name in the file, module, attribute type. From it come the enum, its serialised form and its dispatch.
+macro_rules! ops {
+    ($($(#[$doc:meta])* $name:literal => $module:ident::$attrs:ident),+ $(,)?) => {
+        /// An operator with its attributes.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "op", content = "attrs")]
+        pub enum Op {
+            $($(#[$doc])* #[serde(rename = $name)] $attrs($module::$attrs),)+
+        }
+
+        /// The names of all operators.
+        pub const NAMES: &[&str] = &[$($name),+];
+
+        impl Op {
+            /// Its name.
+            pub fn name(&self) -> &'static str {
+                match self { $(Op::$attrs(_) => $name,)+ }
+            }
+
+            /// Types and shapes of the outputs; see [`Operator::infer`].
+            ///
+            /// # Errors
+            /// [`Error::Graph`] or [`Error::Shape`] where attributes and operands do not fit.
+            pub fn infer(&self, args: &Args<'_>) -> Result<Vec<Meta>> {
+                let (least, most) = match self { $(Op::$attrs(_) => $module::$attrs::ARITY,)+ };
+                ensure!(
+                    (least..=most).contains(&args.len()),
+                    Graph,
+                    "got {} operands, expected {least} to {most}",
+                    args.len()
+                );
+                let metas = match self { $(Op::$attrs(op) => Operator::infer(op, args)?,)+ };
+                for meta in &metas {
+                    meta.bytes()?;
+                }
+                Ok(metas)
+            }
+
+            /// Which layouts it takes and gives; see [`Operator::wants`].
+            pub fn wants(&self, args: &Args<'_>) -> Wants {
+                match self { $(Op::$attrs(op) => op.wants(args),)+ }
+            }
+
+            /// Makes it ready; see [`Operator::prepare`].
+            ///
+            /// # Errors
+            /// [`Error::Graph`] where this combination cannot run.
+            pub fn prepare(&self, site: &Site<'_>) -> Result<Prepared> {
+                match self { $(Op::$attrs(op) => op.prepare(site),)+ }
+            }
+        }
+    };
+}
+
+ops! {
+    /// Convolution.
+    "conv" => conv::Conv,
+    /// `y = x Wᵀ + b` over the last dimension.
+    "linear" => linear::Linear,
+    /// `linear` in integers.
+    "linear_i8" => linear_i8::LinearI8,
+    /// A function of one variable, element by element.
+    "map" => map::MapOp,
+    /// float32 to bytes.
+    "quantize" => bytes::Quantize,
+    /// Bytes to float32.
+    "dequantize" => bytes::Dequantize,
+    /// A function of a byte, by table.
+    "lookup_i8" => bytes::LookupI8,
+    /// The sum of two arrays of bytes.
+    "add_i8" => bytes::AddI8,
+    /// Sums, extremes and the like over axes.
+    "reduce" => reduce::ReduceOp,
+    /// What sums to one along an axis.
+    "softmax" => normalize::Softmax,
+    /// Normalisation over the last dimensions.
+    "layer_norm" => normalize::LayerNorm,
+    /// Normalisation over groups of channels.
+    "group_norm" => normalize::GroupNorm,
+    /// A factor and an addend a channel.
+    "affine" => normalize::Affine,
+    /// A function of two variables, element by element.
+    "binary" => binary::BinaryOp,
+    /// The same bytes under another shape.
+    "reshape" => reshape::Reshape,
+    /// Dimensions in another order.
+    "permute" => strided::Permute,
+    /// A range of one axis.
+    "slice" => strided::Slice,
+    /// Dimensions of one element repeated.
+    "expand" => strided::Expand,
+    /// Arrays one after the other.
+    "cat" => cat::Cat,
+}
+
+/// Spreads `n` elements over the pool in ranges of a multiple of `grain`, where that pays.
+pub fn parallel(pool: &Pool, n: usize, grain: usize, body: &(dyn Fn(usize, usize) + Sync)) {
+    // Some tens of kilobytes a part: below that, waking a thread costs more than it saves.
+    const PART: usize = 16 * 1024;
+    let parts = (n / PART).clamp(1, pool.threads() * 4);
+    if parts == 1 {
+        if n > 0 {
+            body(0, n);
+        }
+        return;
+    }
+    let ranges = crate::pool::split(n, parts, grain);
+    pool.run(ranges.len(), &|item, _| body(ranges[item].0, ranges[item].1));
+}
