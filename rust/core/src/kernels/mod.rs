@@ -15,6 +15,7 @@ pub mod map;
 pub mod pack;
 pub mod spmm_f32;
 pub mod spmm_i8;
+pub mod spmv_i8;
 pub mod strip;
 pub mod strip_i8;
 pub mod window;
