@@ -20,6 +20,7 @@ pub mod relayout;
 pub mod spmm_f32;
 pub mod spmm_i8;
 pub mod spmv_f32;
+pub mod spmv_i8;
 pub mod strip;
 pub mod strip_i8;
 pub mod window;
