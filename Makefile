@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 EXTRAS := torch,demo,bench,dev
 export VIRTUAL_ENV := $(abspath $(VENV))
 
-.PHONY: help build demo test test-rust test-python tiny lint fmt docs check arm bench fuzz wheel clean
+.PHONY: help build demo test test-rust test-python tiny format-check lint fmt docs check arm bench fuzz wheel clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ help: ## List these commands
 $(BIN)/maturin:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet 'maturin>=1.9,<2'
+
+$(BIN)/ruff: $(BIN)/maturin
+	$(BIN)/pip install --quiet ruff
 
 build: $(BIN)/maturin ## Build the extension and install gossamer, editable, with every extra into .venv
 	$(BIN)/maturin develop --release --quiet --extras $(EXTRAS)
@@ -35,15 +38,17 @@ test-python: build
 tiny: build ## The ten seconds of tests that pre-commit runs
 	$(BIN)/python -m pytest --quiet tests/test_tiny.py
 
-lint: build ## Formatting, clippy, ruff, mypy, and the stubs against the built module
+format-check: $(BIN)/ruff
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+lint: build format-check ## Formatting, clippy, ruff, mypy, and the stubs against the built module
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	$(BIN)/mypy
 	cd python && ../$(BIN)/python -m mypy.stubtest gossamer._core --mypy-config-file ../pyproject.toml
 
-fmt: $(BIN)/maturin ## Format Rust and Python
+fmt: $(BIN)/ruff ## Format Rust and Python
 	cargo fmt --all
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

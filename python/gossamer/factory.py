@@ -35,7 +35,10 @@ def factory(spec: str) -> tuple["torch.nn.Module", tuple[Any, ...]]:
     make = getattr(found, name, None)
     if not callable(make):
         raise FactoryError(f"{spec}: {module_name} has no function {name!r}")
-    made = make()
+    try:
+        made = make()
+    except Exception as error:
+        raise FactoryError(f"{spec}: {type(error).__name__}: {error}") from error
     if not (isinstance(made, tuple) and len(made) == 2 and hasattr(made[0], "eval")):
         raise FactoryError(f"{spec}: returned {type(made).__name__}, expected (module, example_inputs)")
     module, example = made

@@ -79,6 +79,91 @@ pub fn tile<T: Copy + Default>(m: usize, k: usize, rows: &[T]) -> Vec<T> {
     tiles
 }
 
+/// Columns of an int8 tile that are stored together, in the order a four-way dot product takes them.
+pub const QUAD: usize = 4;
+
+/// A dense int8 matrix `(m, k)` as tiles of sixteen rows by four columns, `[⌈m/16⌉][⌈k/4⌉][16][4]`, padded with zeros.
+///
+/// Values lie in `[-127, 127]`: kernels may compute a wrong number, nothing worse, from a value of -128.
+#[derive(Clone, Copy, Debug)]
+pub struct TilesI8<'a> {
+    m: usize,
+    k: usize,
+    values: &'a [i8],
+}
+
+impl<'a> TilesI8<'a> {
+    /// Bytes that tiles of an `(m, k)` matrix hold, padding included.
+    pub fn len_of(m: usize, k: usize) -> Option<usize> {
+        m.checked_next_multiple_of(TILE)?.checked_mul(k.checked_next_multiple_of(QUAD)?)
+    }
+
+    /// Tiles over `values`.
+    ///
+    /// # Errors
+    /// [`Error::Format`](crate::error::Error::Format) where their number is not that of the padded matrix.
+    pub fn new(m: usize, k: usize, values: &'a [i8]) -> Result<Self> {
+        ensure!(
+            Self::len_of(m, k) == Some(values.len()),
+            Format,
+            "dense int8 weight of {m} x {k}: got {} values, expected whole tiles of {TILE} rows by {QUAD} columns",
+            values.len()
+        );
+        Ok(TilesI8 { m, k, values })
+    }
+
+    /// Rows.
+    pub fn m(&self) -> usize {
+        self.m
+    }
+
+    /// Columns.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Groups of four columns, the last padded.
+    pub fn quads(&self) -> usize {
+        self.k.div_ceil(QUAD)
+    }
+
+    /// The values, `[⌈m/16⌉][⌈k/4⌉][16][4]`.
+    pub fn values(&self) -> &'a [i8] {
+        self.values
+    }
+
+    /// The tile that starts at row `16 * tile`, `[⌈k/4⌉][16][4]`.
+    pub fn tile(&self, tile: usize) -> &'a [i8] {
+        let len = self.quads() * TILE * QUAD;
+        &self.values[tile * len..][..len]
+    }
+
+    /// The sum of each row, which times minus a zero point is what the zero point adds to the row's dot products.
+    pub fn row_sums(&self) -> Vec<i32> {
+        let row = |r: usize| {
+            let quads = self.tile(r / TILE).chunks_exact(TILE * QUAD);
+            quads.flat_map(|quad| &quad[r % TILE * QUAD..][..QUAD]).map(|&w| i32::from(w)).sum()
+        };
+        (0..self.m).map(row).collect()
+    }
+}
+
+/// Puts a row-major int8 `(m, k)` matrix into the tiles of [`TilesI8`].
+///
+/// # Panics
+/// Where `rows` is not of that size.
+pub fn tile_i8(m: usize, k: usize, rows: &[i8]) -> Vec<i8> {
+    assert_eq!(rows.len(), m * k, "a row-major matrix of {m} x {k}");
+    let quads = k.div_ceil(QUAD);
+    let mut tiles = vec![0; m.next_multiple_of(TILE) * quads * QUAD];
+    for (r, row) in rows.chunks_exact(k.max(1)).enumerate() {
+        for (c, &value) in row.iter().enumerate() {
+            tiles[((r / TILE * quads + c / QUAD) * TILE + r % TILE) * QUAD + c % QUAD] = value;
+        }
+    }
+    tiles
+}
+
 /// A sparse matrix `(m, k)`, its columns cut into blocks of at most 256 so that an index is one byte.
 ///
 /// Blocks follow each other; within a block, rows do; within a row, non-zeros in ascending column order. `counts` is
@@ -622,7 +707,9 @@ impl Matrix {
         let mut tiles = Vec::new();
         for rows in rows.chunks_exact((m / groups * k).max(1)) {
             tiles.extend(match T::DTYPE {
-                DType::Int8 => tile_i8(m / groups, k, rows),
+                DType::Int8 => {
+                    bytemuck::allocation::cast_vec(tile_i8(m / groups, k, bytemuck::cast_slice(rows)))
+                }
                 _ => tile(m / groups, k, rows),
             });
         }
@@ -663,16 +750,26 @@ impl Matrix {
         }
     }
 
-    /// The dense tiles of a group.
+    /// The dense tiles of a group, of float32 or float16 values.
     ///
     /// # Panics
     /// Where the matrix is not dense, or `T` is not its values' type.
     pub fn tiles<T: Number>(&self, group: usize) -> Tiles<'_, T> {
         let Structure::Dense(values) = &self.structure else { panic!("a dense matrix is read as tiles") };
         let (m, k) = (self.m / self.groups, self.k);
-        let depth = if T::DTYPE == DType::Int8 { k.next_multiple_of(4) } else { k };
-        let len = m.next_multiple_of(TILE) * depth;
-        Tiles { m, k: depth, values: &values.of::<T>()[group * len..][..len] }
+        let len = m.next_multiple_of(TILE) * k;
+        Tiles { m, k, values: &values.of::<T>()[group * len..][..len] }
+    }
+
+    /// The dense tiles of a group, of int8 values.
+    ///
+    /// # Panics
+    /// Where the matrix is not dense or not int8.
+    pub fn tiles_i8(&self, group: usize) -> TilesI8<'_> {
+        let Structure::Dense(values) = &self.structure else { panic!("a dense matrix is read as tiles") };
+        let (m, k) = (self.m / self.groups, self.k);
+        let len = m.next_multiple_of(TILE) * k.next_multiple_of(QUAD);
+        TilesI8 { m, k, values: &values.of::<i8>()[group * len..][..len] }
     }
 
     /// The sparse rows of all groups.
@@ -703,13 +800,19 @@ impl Matrix {
                 for r in 0..self.m {
                     let per_group = self.m / self.groups;
                     let (group, r_in) = (r / per_group, r % per_group);
-                    let tile = self.tiles::<T>(group).tile(r_in / TILE);
-                    let lane = r_in % TILE;
-                    for c in 0..self.k {
-                        rows[r * self.k + c] = match T::DTYPE {
-                            DType::Int8 => tile[(c / 4 * TILE + lane) * 4 + c % 4],
-                            _ => tile[c * TILE + lane],
-                        };
+                    let (tile, lane) = (r_in / TILE, r_in % TILE);
+                    let row = &mut rows[r * self.k..][..self.k];
+                    if T::DTYPE == DType::Int8 {
+                        let tile = self.tiles_i8(group).tile(tile);
+                        let row: &mut [i8] = bytemuck::cast_slice_mut(row);
+                        row.iter_mut()
+                            .enumerate()
+                            .for_each(|(c, q)| *q = tile[(c / QUAD * TILE + lane) * QUAD + c % QUAD]);
+                    } else {
+                        let tile = self.tiles::<T>(group).tile(tile);
+                        row.iter_mut()
+                            .zip(tile[lane..].iter().step_by(TILE))
+                            .for_each(|(value, &w)| *value = w);
                     }
                 }
             }
@@ -727,6 +830,47 @@ impl Matrix {
                 }
             }
             Structure::LowRank { .. } => panic!("a low-rank matrix is read by its factors"),
+        }
+        rows
+    }
+
+    /// The dense matrix it stands for, zeros stored and factors multiplied out; none where it is dense already.
+    ///
+    /// # Errors
+    /// As [`Matrix::dense`].
+    pub fn expand(&self) -> Result<Option<Matrix>> {
+        let shape = (self.m, self.k, self.groups);
+        Ok(Some(match &self.structure {
+            Structure::Dense(_) => return Ok(None),
+            Structure::Sparse(sparse) => match sparse.values.dtype() {
+                DType::Int8 => Matrix::dense(shape, &self.to_rows::<i8>(), self.scales.clone()),
+                DType::Float16 => Matrix::dense(shape, &self.to_rows::<f16>(), self.scales.clone()),
+                _ => Matrix::dense(shape, &self.to_rows::<f32>(), self.scales.clone()),
+            }?,
+            Structure::LowRank { u, v } => {
+                let (left, right) = (u.to_reals(), v.to_reals());
+                let mut rows = vec![0.0f32; self.m * self.k];
+                for (row, left) in rows.chunks_exact_mut(self.k.max(1)).zip(left.chunks_exact(v.m.max(1))) {
+                    for (&factor, right) in left.iter().zip(right.chunks_exact(self.k.max(1))) {
+                        row.iter_mut().zip(right).for_each(|(sum, value)| *sum += factor * value);
+                    }
+                }
+                Matrix::dense(shape, &rows, None)?
+            }
+        }))
+    }
+
+    /// The real numbers a matrix that is not low-rank stands for, row-major.
+    fn to_reals(&self) -> Vec<f32> {
+        let mut rows: Vec<f32> = match self.dtype() {
+            DType::Int8 => self.to_rows::<i8>().into_iter().map(f32::from).collect(),
+            DType::Float16 => self.to_rows::<f16>().into_iter().map(f32::from).collect(),
+            _ => self.to_rows(),
+        };
+        if let Some(scales) = &self.scales {
+            for (row, scale) in rows.chunks_exact_mut(self.k.max(1)).zip(scales) {
+                row.iter_mut().for_each(|value| *value *= scale);
+            }
         }
         rows
     }
@@ -813,20 +957,6 @@ impl Matrix {
     }
 }
 
-/// Puts a row-major `(m, k)` matrix into int8 tiles, four columns side by side: `[⌈m/16⌉][⌈k/4⌉][16][4]`.
-pub fn tile_i8<T: Copy + Default>(m: usize, k: usize, rows: &[T]) -> Vec<T> {
-    assert_eq!(rows.len(), m * k, "a row-major matrix of {m} x {k}");
-    let depth = k.next_multiple_of(4);
-    let mut tiles = vec![T::default(); m.next_multiple_of(TILE) * depth];
-    for (r, row) in rows.chunks_exact(k.max(1)).enumerate() {
-        let tile = &mut tiles[r / TILE * depth * TILE..];
-        for (c, &value) in row.iter().enumerate() {
-            tile[(c / 4 * TILE + r % TILE) * 4 + c % 4] = value;
-        }
-    }
-    tiles
-}
-
 /// What a file holds under one name.
 #[derive(Clone, Debug)]
 pub enum Tensor {
@@ -862,6 +992,46 @@ mod tests {
         }
         assert_eq!(tiles.iter().filter(|&&v| v != 0).count(), rows.len());
         assert!(Tiles::new(33, 3, &tiles).is_err());
+    }
+
+    #[test]
+    fn int8_tiles_hold_every_value_once() {
+        let rows: Vec<i8> = (0..17 * 7).map(|i| (i % 127) as i8 + 1).collect();
+        let tiles = tile_i8(17, 7, &rows);
+        let view = TilesI8::new(17, 7, &tiles).unwrap();
+        for r in 0..17 {
+            for c in 0..7 {
+                let at = (c / QUAD * TILE + r % TILE) * QUAD + c % QUAD;
+                assert_eq!(view.tile(r / TILE)[at], rows[r * 7 + c]);
+            }
+        }
+        assert_eq!(tiles.iter().filter(|&&v| v != 0).count(), rows.len());
+        let sums: Vec<i32> = rows.chunks(7).map(|row| row.iter().map(|&w| i32::from(w)).sum()).collect();
+        assert_eq!(view.row_sums(), sums);
+        assert!(TilesI8::new(33, 7, &tiles).is_err());
+        assert_eq!(TilesI8::len_of(usize::MAX, 4), None);
+    }
+
+    #[test]
+    fn expanding_stores_the_zeros_and_multiplies_the_factors() {
+        let rows: Vec<f32> = (0..20 * 300).map(|i| if i % 9 == 0 { i as f32 } else { 0.0 }).collect();
+        let sparse = Matrix::pack((20, 300, 1), &rows, None).unwrap();
+        assert!(matches!(sparse.structure(), Structure::Sparse(_)));
+        let dense = sparse.expand().unwrap().unwrap();
+        assert!(matches!(dense.structure(), Structure::Dense(_)));
+        assert_eq!(dense.to_rows::<f32>(), rows);
+        assert!(dense.expand().unwrap().is_none());
+
+        // u holds 2·q with q = 1..=6, v the rows (1, 2, 3, 4) and (5, 6, 7, 8).
+        let u = Matrix::dense((3, 2, 1), &[1i8, 2, 3, 4, 5, 6], Some(vec![2.0; 3])).unwrap();
+        let v: Vec<f32> = (1..=8u8).map(f32::from).collect();
+        let v = Matrix::dense((2, 4, 1), &v, None).unwrap();
+        let factors = Structure::LowRank { u: Arc::new(u), v: Arc::new(v) };
+        let product = Matrix::new(3, 4, 1, factors, None).unwrap().expand().unwrap().unwrap();
+        assert_eq!(
+            product.to_rows::<f32>(),
+            [22.0, 28.0, 34.0, 40.0, 46.0, 60.0, 74.0, 88.0, 70.0, 92.0, 114.0, 136.0]
+        );
     }
 
     #[test]

@@ -84,6 +84,11 @@ unsafe impl<T> Send for Shared<T> {}
 unsafe impl<T> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
+    /// The address.
+    pub(crate) fn get(self) -> *mut T {
+        self.0
+    }
+
     /// The part `start..end` of what it points at.
     ///
     /// # Safety

@@ -1,0 +1,142 @@
+"""Pooling, padding and resizing of planes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..program import shape_of
+from . import Lowering, Token, Unsupported, lowers
+from .shape import cut
+
+
+def _spread(value: int | list[int], n: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * n if len(values) == 1 else values
+
+
+def _batched(at: Lowering, x, spatial: int, make: Any) -> Token:
+    """Calls `make` with a value that has a batch: torch takes one image without."""
+    if len(shape_of(x)) == spatial + 2:
+        return make(at.value(x))
+    token = at.add("reshape", [at.value(x)], shape=[1, *at.sizes(x)])
+    return at.add("reshape", [make(token)], shape=at.sizes())
+
+
+def _pool(at: Lowering, x, kind: str, spatial: int, kernel, stride, padding, dilation, ceil_mode, **more: Any) -> Token:
+    kernel = _spread(kernel, spatial)
+    attrs = {
+        "kind": kind,
+        "kernel": kernel,
+        "stride": _spread(stride, spatial) if stride else kernel,
+        "padding": [[p, p] for p in _spread(padding, spatial)],
+        "dilation": _spread(dilation, spatial),
+        "ceil_mode": ceil_mode,
+        "count_include_pad": more.get("count_include_pad", False),
+        "divisor": more.get("divisor"),
+    }
+    return _batched(at, x, spatial, lambda token: at.add("pool", [token], **attrs))
+
+
+@lowers("aten.max_pool1d.default", "aten.max_pool2d.default")
+def max_pool(at: Lowering, x, kernel, stride, padding, dilation, ceil_mode) -> Token:
+    return _pool(at, x, "max", _spatial(at), kernel, stride, padding, dilation, ceil_mode)
+
+
+@lowers("aten.max_pool2d_with_indices.default")
+def max_pool_with_indices(at: Lowering, x, kernel, stride, padding, dilation, ceil_mode) -> list[Token | None]:
+    return [_pool(at, x, "max", 2, kernel, stride, padding, dilation, ceil_mode), None]
+
+
+@lowers("aten.avg_pool1d.default")
+def avg_pool1d(at: Lowering, x, kernel, stride, padding, ceil_mode, count_include_pad) -> Token:
+    return _pool(at, x, "avg", 1, kernel, stride, padding, 1, ceil_mode, count_include_pad=count_include_pad)
+
+
+@lowers("aten.avg_pool2d.default")
+def avg_pool2d(at: Lowering, x, kernel, stride, padding, ceil_mode, count_include_pad, divisor) -> Token:
+    more = {"count_include_pad": count_include_pad, "divisor": divisor}
+    return _pool(at, x, "avg", 2, kernel, stride, padding, 1, ceil_mode, **more)
+
+
+def _spatial(at: Lowering) -> int:
+    """The dimensions of the plane, which the op's name says."""
+    return int(at.function().partition("pool")[2][0])
+
+
+@lowers("aten.adaptive_avg_pool1d.default", "aten.adaptive_avg_pool2d.default", "aten._adaptive_avg_pool2d.default")
+def adaptive_avg_pool(at: Lowering, x, output_size) -> Token:
+    return _adaptive(at, x, "avg", output_size)
+
+
+@lowers("aten.adaptive_max_pool1d.default", "aten.adaptive_max_pool2d.default")
+def adaptive_max_pool(at: Lowering, x, output_size) -> list[Token | None]:
+    return [_adaptive(at, x, "max", output_size), None]
+
+
+def _adaptive(at: Lowering, x, kind: str, output_size) -> Token:
+    n = _spatial(at)
+    sizes = [at.size(s) for s in _spread(output_size, n)]
+    if len(shape_of(x)) == n + 2:
+        return at.add("adaptive_pool", [at.value(x)], kind=kind, output_size=sizes)
+    token = at.add("reshape", [at.value(x)], shape=[1, *at.sizes(x)])
+    y = at.add("adaptive_pool", [token], kind=kind, output_size=sizes)
+    return at.add("reshape", [y], shape=[at.sizes(x)[0], *sizes])
+
+
+@lowers("aten.constant_pad_nd.default")
+def constant_pad(at: Lowering, x, pad, value) -> Token:
+    return _padded(at, x, pad, "constant", value)
+
+
+@lowers("aten.pad.default")
+def pad(at: Lowering, x, pad, mode, value) -> Token:
+    return _padded(at, x, pad, mode, value)
+
+
+@lowers(*(f"aten.{kind}_pad{n}d.default" for kind in ("reflection", "replication") for n in (1, 2)))
+def edge_pad(at: Lowering, x, pad) -> Token:
+    mode = "reflect" if "reflection" in at.function() else "replicate"
+    return _padded(at, x, pad, mode, None)
+
+
+def _padded(at: Lowering, x, amounts: list[int], mode: str, value: float | None) -> Token:
+    rank = len(shape_of(x))
+    # torch lists the last dimension first.
+    pairs = [[0, 0]] * (rank - len(amounts) // 2) + [list(amounts[i : i + 2]) for i in range(0, len(amounts), 2)][::-1]
+    token, sizes = at.value(x), at.sizes(x)
+    if mode == "circular":
+        return _wrapped(at, token, pairs, shape_of(x))
+    for axis, pair in enumerate(pairs):
+        cut = [max(-p, 0) for p in pair]
+        if any(cut):
+            if not isinstance(sizes[axis], int):
+                raise Unsupported("a dimension that depends on the input is cut")
+            token = at.add("slice", [token], axis=axis, start=cut[0], stop=sizes[axis] - cut[1], step=1)
+    pairs = [[max(p, 0) for p in pair] for pair in pairs]
+    if not any(p for pair in pairs for p in pair):
+        return token
+    return at.add("pad", [token], padding=pairs, mode=mode, value=float(value or 0.0))
+
+
+def _wrapped(at: Lowering, token: Token, pairs: list[list[int]], shape: list[Any]) -> Token:
+    """Each axis with its end before it and its beginning after it."""
+    for axis, (low, high) in enumerate(pairs):
+        size = shape[axis]
+        parts = [cut(at, token, axis, size - low, size)] if low else []
+        parts += [token] + ([cut(at, token, axis, 0, high)] if high else [])
+        token = at.add("cat", parts, axis=axis) if len(parts) > 1 else token
+    return token
+
+
+@lowers("aten.upsample_nearest1d.vec", "aten.upsample_nearest2d.vec")
+def upsample_nearest(at: Lowering, x, output_size, scale_factors) -> Token:
+    before, after = at.sizes(x), at.sizes()
+    whole = all(isinstance(s, int) for s in [*before[2:], *after[2:]])
+    if not whole or any(b % a for a, b in zip(before[2:], after[2:], strict=True)):
+        raise Unsupported("resizing that is not by a whole factor")
+    factors = [b // a for a, b in zip(before[2:], after[2:], strict=True)]
+    apart = [s for size in before[2:] for s in (size, 1)]
+    wide = [s for size, factor in zip(before[2:], factors, strict=True) for s in (size, factor)]
+    y = at.add("reshape", [at.value(x)], shape=[*before[:2], *apart])
+    y = at.add("expand", [y], shape=[*before[:2], *wide])
+    return at.add("reshape", [y], shape=after)

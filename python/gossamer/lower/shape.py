@@ -1,0 +1,237 @@
+"""What moves numbers and computes none: shapes, orders, parts, joins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..program import shape_of
+from . import Lowering, Token, Unsupported, lowers, type_name
+
+
+@lowers(
+    "aten.view.default",
+    "aten.reshape.default",
+    "aten._unsafe_view.default",
+    "aten.flatten.using_ints",
+    "aten.unflatten.int",
+    "aten.squeeze.default",
+    "aten.squeeze.dim",
+    "aten.squeeze.dims",
+    "aten.unsqueeze.default",
+)
+def reshape(at: Lowering, x, *_: Any) -> Token:
+    return at.add("reshape", [at.value(x)], shape=at.sizes())
+
+
+@lowers("aten.permute.default")
+def permute(at: Lowering, x, dims) -> Token:
+    rank = len(shape_of(x))
+    return at.add("permute", [at.value(x)], axes=[d % rank for d in dims])
+
+
+@lowers("aten.transpose.int")
+def transpose(at: Lowering, x, a, b) -> Token:
+    axes = list(range(len(shape_of(x))))
+    axes[a], axes[b] = axes[b], axes[a]
+    return at.add("permute", [at.value(x)], axes=axes)
+
+
+@lowers("aten.t.default")
+def t(at: Lowering, x) -> Token:
+    return at.add("permute", [at.value(x)], axes=list(range(len(shape_of(x))))[::-1])
+
+
+@lowers("aten.expand.default")
+def expand(at: Lowering, x, size, implicit) -> Token:
+    return at.add("expand", [at.value(x)], shape=at.sizes())
+
+
+@lowers("aten.repeat.default")
+def repeat(at: Lowering, x, repeats) -> Token:
+    shape = at.sizes(x)
+    shape = [1] * (len(repeats) - len(shape)) + shape
+    counts = [at.size(r) for r in repeats]
+    # Each dimension becomes a pair: which copy, and where in it.
+    y = at.add("reshape", [at.value(x)], shape=[s for size in shape for s in (1, size)])
+    y = at.add("expand", [y], shape=[s for pair in zip(counts, shape, strict=True) for s in pair])
+    return at.add("reshape", [y], shape=at.sizes())
+
+
+@lowers("aten.cat.default")
+def cat(at: Lowering, tensors, dim) -> Token:
+    value = at.node.meta["val"]
+    # torch lets empty vectors join anything.
+    parts = [n for n in tensors if shape_of(n) != [0]]
+    return at.add("cat", [at.value(n, value.dtype) for n in parts], axis=dim % value.dim())
+
+
+def cut(at: Lowering, token: Token, axis: int, start: Any, stop: Any, step: int = 1) -> Token:
+    """Adds a slice; bounds are numbers or expressions, already within the dimension."""
+    return at.add("slice", [token], axis=axis, start=at.size(start), stop=at.size(stop), step=step)
+
+
+@lowers("aten.slice.Tensor")
+def slice_(at: Lowering, x, dim, start, end, step) -> Token:
+    axis = dim % len(shape_of(x))
+    first, _ = _bounds(at, shape_of(x)[axis], start, end)
+    # The output's size says where it stops, whatever `end` was.
+    count = shape_of(at.node)[axis]
+    return cut(at, at.value(x), axis, first, first + (count - 1) * step + 1 if step > 1 else first + count, step)
+
+
+def _bounds(at: Lowering, size: Any, start: Any, end: Any) -> tuple[Any, Any]:
+    """The bounds of a slice as torch reads them: counted from the end where negative, held within the dimension."""
+
+    def place(bound: Any, default: Any) -> Any:
+        if bound is None:
+            return default
+        if not isinstance(bound, int):
+            bound = bound.meta["val"]
+            bound = bound.node.expr if isinstance(bound, torch.SymInt) else bound
+        if isinstance(bound, int) and isinstance(size, int):
+            return min(max(bound + size if bound < 0 else bound, 0), size)
+        if isinstance(bound, int) and bound < 0:
+            return size + bound
+        return size if isinstance(bound, int) and bound > 1 << 60 else bound
+
+    return place(start, 0), place(end, size)
+
+
+@lowers("aten.select.int")
+def select(at: Lowering, x, dim, index) -> Token:
+    axis = dim % len(shape_of(x))
+    if not isinstance(index, int):
+        raise Unsupported("an index that depends on the inputs' sizes")
+    first = index if index >= 0 else shape_of(x)[axis] + index
+    part = cut(at, at.value(x), axis, first, first + 1)
+    return at.add("reshape", [part], shape=at.sizes())
+
+
+@lowers("aten.split_with_sizes.default")
+def split_with_sizes(at: Lowering, x, sizes, dim) -> list[Token | None]:
+    return _split(at, x, dim)
+
+
+@lowers("aten.split.Tensor")
+def split(at: Lowering, x, size, dim) -> list[Token | None]:
+    return _split(at, x, dim)
+
+
+@lowers("aten.chunk.default")
+def chunk(at: Lowering, x, chunks, dim) -> list[Token | None]:
+    return _split(at, x, dim)
+
+
+def _split(at: Lowering, x, dim: int) -> list[Token | None]:
+    axis = dim % len(shape_of(x))
+    used = {user.args[1] for user in at.node.users}
+    parts: list[Token | None] = []
+    start: Any = 0
+    for i, value in enumerate(at.node.meta["val"]):
+        size = value.shape[axis]
+        stop = start + (size.node.expr if isinstance(size, torch.SymInt) else size)
+        parts.append(cut(at, at.value(x), axis, start, stop) if i in used else None)
+        start = stop
+    return parts
+
+
+@lowers("aten.slice_scatter.default")
+def slice_scatter(at: Lowering, x, source, dim, start, end, step) -> Token:
+    axis = dim % len(shape_of(x))
+    if step != 1:
+        raise Unsupported("an assignment to every n-th element")
+    size = shape_of(x)[axis]
+    first, last = _bounds(at, size, start, end)
+    token, dtype = at.value(x), at.node.meta["val"].dtype
+    parts = [at.value(source, dtype)]
+    if first != 0:
+        parts.insert(0, cut(at, token, axis, 0, first))
+    if last != size:
+        parts.append(cut(at, token, axis, last, size))
+    return at.add("cat", parts, axis=axis) if len(parts) > 1 else parts[0]
+
+
+@lowers("aten.select_scatter.default")
+def select_scatter(at: Lowering, x, source, dim, index) -> Token:
+    axis = dim % len(shape_of(x))
+    size = shape_of(x)[axis]
+    first = index if index >= 0 else size + index
+    sizes = at.sizes(x)
+    sizes[axis] = 1
+    parts = [at.add("reshape", [at.value(source, at.node.meta["val"].dtype)], shape=sizes)]
+    if first != 0:
+        parts.insert(0, cut(at, at.value(x), axis, 0, first))
+    if first + 1 != size:
+        parts.append(cut(at, at.value(x), axis, first + 1, size))
+    return at.add("cat", parts, axis=axis) if len(parts) > 1 else parts[0]
+
+
+@lowers("aten.index_select.default")
+def index_select(at: Lowering, x, dim, index) -> Token:
+    return _taken(at, x, dim % len(shape_of(x)), index)
+
+
+@lowers("aten.index.Tensor")
+def index(at: Lowering, x, indices) -> Token:
+    given = [(axis, i) for axis, i in enumerate(indices) if i is not None]
+    if len(given) != 1 or len(shape_of(given[0][1])) != 1:
+        raise Unsupported("indexing with several tensors, or with a mask")
+    return _taken(at, x, *given[0])
+
+
+@lowers("aten.flip.default")
+def flip(at: Lowering, x, dims) -> Token:
+    token = at.value(x)
+    for dim in dims:
+        axis = dim % len(shape_of(x))
+        token = at.add("slice", [token], axis=axis, start=None, stop=None, step=-1)
+    return token
+
+
+def _taken(at: Lowering, x, axis: int, index) -> Token:
+    known, size = at.program.constant(index), shape_of(x)[axis]
+    if known is None:
+        raise Unsupported("indices that are computed: torch.nn.Embedding looks rows of a table up")
+    if not isinstance(size, int):
+        raise Unsupported("a dimension that depends on the inputs is indexed")
+    if known.dtype == torch.bool:
+        known = known.nonzero().flatten()
+    return _runs(at, at.value(x), axis, [int(i) % size for i in known])
+
+
+# Constant indices become parts joined together; beyond this many that is no way to store or to run them.
+_MOST_RUNS = 256
+
+
+def _runs(at: Lowering, token: Token, axis: int, places: list[int]) -> Token:
+    """Elements of an axis at constant places, as slices that are joined."""
+    parts: list[tuple[int, int]] = []
+    for place in places:
+        if parts and parts[-1][1] == place:
+            parts[-1] = (parts[-1][0], place + 1)
+        else:
+            parts.append((place, place + 1))
+    if not 1 <= len(parts) <= _MOST_RUNS:
+        raise Unsupported(f"indexing with {len(parts)} scattered constants, more than {_MOST_RUNS}")
+    tokens = [cut(at, token, axis, a, b) for a, b in parts]
+    return at.add("cat", tokens, axis=axis) if len(tokens) > 1 else tokens[0]
+
+
+@lowers("aten.full.default")
+def full(at: Lowering, size, value, *_: Any) -> Token:
+    number = at.operand(value, at.node.meta["val"].dtype)
+    return at.add("expand", [number], shape=at.sizes())
+
+
+@lowers("aten.full_like.default")
+def full_like(at: Lowering, x, value, *_: Any) -> Token:
+    return full(at, None, value)
+
+
+@lowers("aten.copy.default")
+def copy(at: Lowering, x, source, non_blocking) -> Token:
+    dtype = at.node.meta["val"].dtype
+    type_name(dtype)
+    return at.add("expand", [at.value(source, dtype)], shape=at.sizes())

@@ -1,0 +1,204 @@
+//! 256-bit blocks: 12 of the 16 registers hold sums, three a row of the panel, one a weight.
+
+#![allow(unsafe_code, reason = "vector loads and stores through the strip's raw pointers")]
+
+use super::{Ahead, Blocks, Run, scale_and_bias, walk, weights};
+use crate::isa::Avx2;
+use crate::kernels::strip::{Strip, StripKernel, TILE};
+use crate::weight::Tiles;
+#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
+use std::arch::x86_64::*;
+use std::array::from_fn;
+
+const LANES: usize = 8;
+
+static BLOCKS: Blocks = Blocks {
+    lanes: LANES,
+    wide: [
+        [&[(8, wide::<8, 1>), (8, wide::<8, 1>)], &[(8, wide::<8, 1>)]],
+        [&[(6, wide::<6, 2>), (5, wide::<5, 2>), (5, wide::<5, 2>)], &[(4, wide::<4, 2>), (4, wide::<4, 2>)]],
+        [&[], &[]],
+    ],
+    seam: &[],
+    tall: &[
+        (1, 4, tall::<1, 4>),
+        (1, 1, tall::<1, 1>),
+        (2, 2, tall::<2, 2>),
+        (2, 1, tall::<2, 1>),
+        (4, 1, tall::<4, 1>),
+    ],
+};
+
+pub(super) fn get() -> Option<StripKernel<Run>> {
+    Avx2::detect().map(|_| StripKernel { run: run as Run, nr: 144, kb: 256 })
+}
+
+unsafe fn run(s: &Strip<'_, Tiles<'_, f32>>) {
+    // SAFETY: the caller's; it holds the token, which `get` found.
+    unsafe { walk(s, &BLOCKS) }
+}
+
+/// `R` rows by `V` vectors of columns.
+///
+/// # Safety
+/// As for [`walk`].
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn wide<const R: usize, const V: usize>(
+    s: &Strip<'_, Tiles<'_, f32>>,
+    r: usize,
+    j: usize,
+    mut ahead: Ahead,
+) {
+    let mut sums = [[_mm256_setzero_ps(); V]; R];
+    let mut w = weights(s, r);
+    let mut x = s.panel.wrapping_add(j);
+    let mut step = || {
+        _mm_prefetch::<_MM_HINT_T0>(ahead.at.cast());
+        ahead.at = ahead.at.wrapping_add(ahead.step);
+        // SAFETY: the panel has a row for every `k` of the block, readable to a whole number of vectors.
+        let xs: [__m256; V] = from_fn(|v| unsafe { _mm256_loadu_ps(x.add(v * LANES)) });
+        for (i, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: a tile has TILE weights for every `k`, R of them from `r` on.
+            let w = _mm256_set1_ps(unsafe { *w.add(i) });
+            for (sum, x) in sums.iter_mut().zip(xs) {
+                *sum = _mm256_fmadd_ps(w, x, *sum);
+            }
+        }
+        w = w.wrapping_add(TILE);
+        x = x.wrapping_add(s.panel_stride);
+    };
+    let depth = s.block.1 - s.block.0;
+    for _ in 0..depth / 4 {
+        step();
+        step();
+        step();
+        step();
+    }
+    for _ in 0..depth % 4 {
+        step();
+    }
+    let rows = s.rows.1 - r;
+    for (i, sums) in sums.into_iter().enumerate() {
+        if i == rows {
+            break;
+        }
+        // SAFETY: the row is in the range, and `V` vectors from `j` are in the strip.
+        unsafe { finish(s, r + i, j, sums) };
+    }
+}
+
+/// Stores `V` vectors of a row.
+///
+/// # Safety
+/// As for [`walk`]; the row is in the range.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn finish<const V: usize>(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize, mut y: [__m256; V]) {
+    let at = |v: usize| r * s.out_stride + j + v * LANES;
+    // SAFETY: the caller's: the row is readable and writable to a whole number of vectors, as is the residual, which has
+    // the output's shape.
+    unsafe {
+        if !s.first {
+            y = from_fn(|v| _mm256_add_ps(_mm256_loadu_ps(s.out.add(at(v))), y[v]));
+        }
+        if s.last {
+            let (scale, bias) = scale_and_bias(s, r);
+            y = y.map(|y| _mm256_fmadd_ps(y, _mm256_set1_ps(scale), _mm256_set1_ps(bias)));
+            if !s.residual.is_null() {
+                y = from_fn(|v| _mm256_add_ps(y[v], _mm256_loadu_ps(s.residual.add(at(v)))));
+            }
+            // The second operand is the result where one is a NaN.
+            let [lo, hi] = s.epilogue.clamp.map(|bound| _mm256_set1_ps(bound));
+            y = y.map(|y| _mm256_max_ps(lo, y));
+            if s.epilogue.clamp[1] < f32::INFINITY {
+                y = y.map(|y| _mm256_min_ps(hi, y));
+            }
+        }
+        for (v, y) in y.into_iter().enumerate() {
+            _mm256_storeu_ps(s.out.add(at(v)), y);
+        }
+    }
+}
+
+/// `T` tiles of rows by at most `C` columns, rows in the lanes.
+///
+/// # Safety
+/// As for [`walk`].
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn tall<const C: usize, const T: usize>(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize, _: Ahead) {
+    let mut sums = [[[_mm256_setzero_ps(); C]; 2]; T];
+    let tiles: [*const f32; T] = from_fn(|t| weights(s, r + t * TILE));
+    let mut x = s.panel.wrapping_add(j);
+    for k in 0..s.block.1 - s.block.0 {
+        // SAFETY: the panel has a row for every `k` of the block, readable to the next multiple of eight columns; C
+        // divides that, and `j` is one.
+        let xs: [__m256; C] = from_fn(|c| _mm256_set1_ps(unsafe { *x.add(c) }));
+        for (sums, tile) in sums.iter_mut().zip(tiles) {
+            for (half, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: a tile has TILE weights for every `k`, two vectors.
+                let w = unsafe { _mm256_loadu_ps(tile.add(k * TILE + half * LANES)) };
+                for (sum, x) in sums.iter_mut().zip(xs) {
+                    *sum = _mm256_fmadd_ps(w, x, *sum);
+                }
+            }
+        }
+        x = x.wrapping_add(s.panel_stride);
+    }
+    for (half, sums) in sums.into_iter().flatten().enumerate() {
+        let column = |c: usize| if c < C { sums[c] } else { _mm256_setzero_ps() };
+        let quads = turn([column(0), column(1), column(2), column(3)]);
+        let r = r + half * LANES;
+        for (r, quad) in (r..s.rows.1).zip(quads) {
+            // SAFETY: the row is in the range, and four columns from `j` are within a whole vector.
+            unsafe { finish_quad(s, r, j, quad) };
+        }
+    }
+}
+
+/// Four columns of eight rows as eight rows of four columns.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn turn([a, b, c, d]: [__m256; 4]) -> [__m128; LANES] {
+    let pairs =
+        |a, b| [_mm256_castps_pd(_mm256_unpacklo_ps(a, b)), _mm256_castps_pd(_mm256_unpackhi_ps(a, b))];
+    let ([ab0, ab2], [cd0, cd2]) = (pairs(a, b), pairs(c, d));
+    // Row `4 * h + i` is half `h` of element `i`.
+    let rows = [
+        _mm256_unpacklo_pd(ab0, cd0),
+        _mm256_unpackhi_pd(ab0, cd0),
+        _mm256_unpacklo_pd(ab2, cd2),
+        _mm256_unpackhi_pd(ab2, cd2),
+    ]
+    .map(|rows| {
+        let rows = _mm256_castpd_ps(rows);
+        [_mm256_castps256_ps128(rows), _mm256_extractf128_ps::<1>(rows)]
+    });
+    from_fn(|r| rows[r % 4][r / 4])
+}
+
+/// Stores four columns of a row, with the arithmetic of [`wide`].
+///
+/// # Safety
+/// As for [`walk`]; the row is in the range.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn finish_quad(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize, sum: __m128) {
+    let at = r * s.out_stride + j;
+    let mut y = sum;
+    // SAFETY: the caller's: the row is readable and writable there, as is the residual, which has the output's shape.
+    unsafe {
+        if !s.first {
+            y = _mm_add_ps(_mm_loadu_ps(s.out.add(at)), y);
+        }
+        if s.last {
+            let (scale, bias) = scale_and_bias(s, r);
+            y = _mm_fmadd_ps(y, _mm_set1_ps(scale), _mm_set1_ps(bias));
+            if !s.residual.is_null() {
+                y = _mm_add_ps(y, _mm_loadu_ps(s.residual.add(at)));
+            }
+            let [lo, hi] = s.epilogue.clamp.map(|bound| _mm_set1_ps(bound));
+            y = _mm_min_ps(hi, _mm_max_ps(lo, y));
+        }
+        _mm_storeu_ps(s.out.add(at), y);
+    }
+}

@@ -1,0 +1,126 @@
+//! A dense int8 weight times a strip of uint8 columns.
+//!
+//! `out[r][j] = requantize(Σ_k W[r][k] · x[k][j])` as [`strip_i8`](super::strip_i8) defines it; `W` is [`TilesI8`],
+//! `[⌈m/16⌉][⌈k/4⌉][16][4]`, and the panel what the kernel's own `pack` makes of rows of `x`. Exact, hence equal, on every
+//! tier.
+
+use super::Impl;
+use super::strip_i8::{StripI8, StripI8Kernel};
+use crate::isa::Tier;
+use crate::weight::TilesI8;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni;
+#[cfg(target_arch = "x86_64")]
+mod avxvnni;
+#[cfg(target_arch = "aarch64")]
+mod dotprod;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod widening;
+
+/// Computes the rows of a strip.
+pub type Run = unsafe fn(&StripI8<'_, TilesI8<'_>>);
+
+/// A kernel of this family.
+pub type Kernel = StripI8Kernel<Run>;
+
+/// The implementations, best first.
+pub static TABLE: &[Impl<Kernel>] = &[
+    #[cfg(target_arch = "x86_64")]
+    Impl { tier: Tier::Avx512Vnni, get: avx512vnni::get },
+    #[cfg(target_arch = "x86_64")]
+    Impl { tier: Tier::Avx512, get: avx512::get },
+    #[cfg(target_arch = "x86_64")]
+    Impl { tier: Tier::AvxVnni, get: avxvnni::get },
+    #[cfg(target_arch = "x86_64")]
+    Impl { tier: Tier::Avx2, get: avx2::get },
+    #[cfg(target_arch = "aarch64")]
+    Impl { tier: Tier::DotProd, get: dotprod::get },
+    #[cfg(target_arch = "aarch64")]
+    Impl { tier: Tier::Neon, get: neon::get },
+    Impl { tier: Tier::Scalar, get: || Some(scalar::get()) },
+];
+
+#[cfg(test)]
+#[allow(unsafe_code, reason = "calls kernels through their unsafe signature")]
+mod tests {
+    use super::*;
+    use crate::kernels::strip_i8::testing::Case;
+    use crate::kernels::strip_i8::{LANES, NR};
+    use crate::testing::{Aligned, for_each_impl};
+    use crate::weight::{QUAD, tile_i8};
+
+    fn check(tier: Tier, kernel: Kernel, case: &Case, rows: (usize, usize)) {
+        let Case { m, k, n, .. } = *case;
+        let tiles = tile_i8(m, k, &case.w);
+        let weight = TilesI8::new(m, k, &tiles).unwrap();
+        let reach = n.next_multiple_of(LANES);
+        // Rows of an image lie anywhere: an odd stride puts them at every alignment.
+        let stride = reach + 1;
+        let mut x = Aligned::<u8>::new(k * stride, 3);
+        for (to, from) in x.chunks_mut(stride).zip(case.x.chunks(n)) {
+            to[..n].copy_from_slice(from);
+        }
+        let pointers: Vec<_> = x.chunks(stride).map(<[u8]>::as_ptr).collect();
+        let panel_stride = reach + LANES;
+        let mut panel = Aligned::<u8>::new(k.next_multiple_of(QUAD) * panel_stride, 0);
+        // In two parts, as a driver that gathers rows would.
+        let part = (k / 2).next_multiple_of(QUAD).min(k);
+        // SAFETY: the tier was detected; rows and panel have `reach` columns, the panel every group.
+        unsafe {
+            (kernel.pack)(&pointers[..part], n, panel.as_mut_ptr(), panel_stride);
+            (kernel.pack)(&pointers[part..], n, panel.as_mut_ptr().add(part * panel_stride), panel_stride);
+        }
+        // SAFETY: the tier was detected; `strip` gives room for what a strip may touch.
+        let got = case.strip(weight, rows, (&panel, panel_stride), |s| unsafe { (kernel.run)(s) });
+        assert_eq!(got, case.expected(rows), "{tier}: {m} x {k} x {n}, rows {rows:?}");
+    }
+
+    #[test]
+    fn equals_the_oracle_at_every_edge() {
+        for_each_impl(TABLE, |tier, kernel| {
+            let mut kind = 0;
+            for m in [1, 5, 6, 7, 12, 15, 16, 17, 33] {
+                for k in [1, 3, 4, 5, 63, 64, 65, 255, 256, 300] {
+                    for n in [1, 15, 16, 17, 32, 33, 47, 48, 49, 63, 64] {
+                        check(tier, kernel, &Case::new((m, k, n), kind, 0.1), (0, m));
+                        kind += 1;
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn equals_the_oracle_in_every_kind_of_output() {
+        for_each_impl(TABLE, |tier, kernel| {
+            for kind in 0..Case::KINDS {
+                check(tier, kernel, &Case::new((18, 37, NR), kind, 0.0), (0, 18));
+                check(tier, kernel, &Case::new((17, 530, 21), kind, 0.0), (0, 17));
+            }
+        });
+    }
+
+    #[test]
+    fn computes_the_rows_asked_for_and_no_other() {
+        for_each_impl(TABLE, |tier, kernel| {
+            for rows in [(0, 16), (16, 32), (16, 48), (32, 50), (48, 50), (16, 16)] {
+                check(tier, kernel, &Case::new((50, 70, 50), 4, 0.0), rows);
+            }
+        });
+    }
+
+    #[test]
+    fn a_sum_of_nothing_is_the_bias() {
+        for_each_impl(TABLE, |tier, kernel| {
+            check(tier, kernel, &Case::new((17, 0, 20), 0, 0.0), (0, 17));
+        });
+    }
+}

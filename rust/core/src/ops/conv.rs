@@ -1,0 +1,360 @@
+//! `conv`: convolution over one or two axes, with bias, addend and activation.
+//!
+//! `y = activation(conv(x, w) + b + residual)`. The weight is a matrix `(out, in/groups·kh·kw)`, its columns in torch's
+//! order; or, where every channel has filters of its own, plain numbers `(out, kh·kw)`.
+
+#![allow(unsafe_code, reason = "strips of one output are written by several threads")]
+
+use super::activation::{self, Activation, Apply};
+use super::product::{Chain, Window, cut};
+use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
+use crate::error::{Error, Result, ensure};
+use crate::kernels::pack::{self, Fill, LANES_F32, Taps};
+use crate::kernels::window::Window2;
+use crate::kernels::{depthwise_f32, pick};
+use crate::tensor::{DType, Meta, Planes};
+use crate::weight::Plain;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Where the taps of a convolution lie; one entry an axis.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Geometry {
+    /// Taps.
+    pub kernel: Vec<usize>,
+    /// Inputs from one output to the next.
+    pub stride: Vec<usize>,
+    /// Zeros before and after.
+    pub padding: Vec<[usize; 2]>,
+    /// Inputs from one tap to the next.
+    pub dilation: Vec<usize>,
+    /// Groups of channels that see only each other.
+    pub groups: usize,
+}
+
+impl Geometry {
+    /// The window over a value `(n, channels, *plane)` of one or two axes.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] where the attributes do not fit the rank; [`Error::Shape`] where the kernel does not fit the input.
+    pub fn window(&self, x: &Meta) -> Result<Window2> {
+        let axes = x.shape.len().wrapping_sub(2);
+        let fits = (1..=2).contains(&axes)
+            && [self.kernel.len(), self.stride.len(), self.padding.len(), self.dilation.len()] == [axes; 4];
+        ensure!(
+            fits,
+            Graph,
+            "input {x}: expected rank 3 or 4, and kernel, stride, padding, dilation of its axes"
+        );
+        // A sequence is a plane of one row.
+        let pair = |values: &[usize], first: usize| {
+            if axes == 1 { [first, values[0]] } else { [values[0], values[1]] }
+        };
+        let padding = if axes == 1 { [[0, 0], self.padding[0]] } else { [self.padding[0], self.padding[1]] };
+        let window = Window2::padded(
+            pair(&x.shape[2..], 1),
+            pair(&self.kernel, 1),
+            pair(&self.stride, 1),
+            pair(&self.dilation, 1),
+            padding,
+            false,
+        );
+        window.ok_or_else(|| {
+            Error::Shape(format!(
+                "input {x}: a kernel of {:?} with dilation {:?} and padding {:?} does not fit in it",
+                self.kernel, self.dilation, self.padding
+            ))
+        })
+    }
+
+    /// The output's shape for `m` channels.
+    pub fn output(&self, x: &Meta, m: usize) -> Result<Vec<usize>> {
+        let [oh, ow] = self.window(x)?.output();
+        let plane: &[usize] = if x.shape.len() == 3 { &[ow] } else { &[oh, ow] };
+        Ok([&[x.shape[0], m], plane].concat())
+    }
+
+    /// Whether each channel has filters of its own.
+    pub fn is_depthwise(&self, x: &Meta) -> bool {
+        self.groups > 1 && x.shape.get(1) == Some(&self.groups)
+    }
+
+    /// Whether output pixel `p` of a channel reads input pixel `p` and nothing else.
+    pub fn is_pointwise(&self) -> bool {
+        let ones = |values: &[usize]| values.iter().all(|&v| v == 1);
+        ones(&self.kernel) && ones(&self.stride) && self.padding.iter().all(|&p| p == [0, 0])
+    }
+}
+
+/// Attributes of `conv`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Conv {
+    /// Where the taps lie.
+    #[serde(flatten)]
+    pub geometry: Geometry,
+    /// Applied last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
+}
+
+impl Operator for Conv {
+    const ARITY: (usize, usize) = (2, 4);
+
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Meta>> {
+        let (x, geometry) = (args.meta(0)?, &self.geometry);
+        ensure!(x.dtype == DType::Float32, Graph, "input {x}: expected float32");
+        let window = geometry.window(x)?;
+        let (channels, taps) = (x.shape[1], window.kernel()[0] * window.kernel()[1]);
+        ensure!(
+            geometry.groups > 0 && channels.is_multiple_of(geometry.groups),
+            Graph,
+            "input {x}: its channels are no {} groups",
+            geometry.groups
+        );
+        let m = if geometry.is_depthwise(x) {
+            let weight = args.meta(1)?;
+            let m = weight.shape.first().copied().unwrap_or(0);
+            args.plain(1, DType::Float32, m * taps)?;
+            m
+        } else {
+            let weight = args.matrix(1)?;
+            let k = channels / geometry.groups * taps;
+            ensure!(
+                weight.k() == k && weight.groups() == geometry.groups && k > 0,
+                Graph,
+                "weight is {} x {} in {} groups, input {x} wants {k} columns in {}",
+                weight.m(),
+                weight.k(),
+                weight.groups(),
+                geometry.groups
+            );
+            weight.m()
+        };
+        ensure!(
+            m.is_multiple_of(geometry.groups),
+            Graph,
+            "{m} output channels are no {} groups",
+            geometry.groups
+        );
+        args.optional(2, DType::Float32, m)?;
+        let output = Meta::new(DType::Float32, geometry.output(x, m)?);
+        if args.has(3) {
+            let residual = args.meta(3)?;
+            ensure!(*residual == output, Graph, "residual is {residual}, expected {output}");
+        }
+        Ok(vec![output])
+    }
+
+    fn wants(&self, _args: &Args<'_>) -> Wants {
+        Wants::Features
+    }
+
+    fn prepare(&self, site: &Site<'_>) -> Result<Prepared> {
+        let x = site.args.meta(0)?;
+        let out = &site.outputs[0];
+        let run = Run {
+            window: self.geometry.window(x)?,
+            groups: self.geometry.groups,
+            from: Planes::of(x, site.layouts[0]),
+            to: Planes::of(out, site.layout),
+            bias: site.args.optional(2, DType::Float32, out.shape[1])?.cloned(),
+            residual: site.args.has(3),
+            clamp: activation::clamp(self.activation),
+            activation: Apply::of(self.activation, site.tier),
+        };
+        // The residual lies as the output does: both were asked for as features.
+        debug_assert!(!run.residual || site.layouts.get(3) == Some(&site.layout));
+        if self.geometry.is_depthwise(x) {
+            let weight = Arc::clone(site.args.plain(1, DType::Float32, out.shape[1] * run.taps())?);
+            return Ok(run.depthwise(weight, site).into());
+        }
+        Ok(run.strips(&self.geometry, site)?.into())
+    }
+}
+
+/// What both ways of computing need.
+struct Run {
+    window: Window2,
+    groups: usize,
+    from: Planes,
+    to: Planes,
+    bias: Option<Arc<Plain>>,
+    residual: bool,
+    clamp: [f32; 2],
+    activation: Option<Apply>,
+}
+
+impl Run {
+    fn taps(&self) -> usize {
+        self.window.kernel()[0] * self.window.kernel()[1]
+    }
+
+    /// Each channel by itself, runs of channels spread over the threads.
+    fn depthwise(self, weight: Arc<Plain>, site: &Site<'_>) -> Step {
+        let (tier, kernel) = pick(depthwise_f32::TABLE, site.tier);
+        let (from, to, taps) = (self.from, self.to, self.taps());
+        let flops = 2.0 * (to.n * to.channels * to.plane * taps) as f64;
+        let weight_bytes = weight.bytes.len();
+        let runs = Runs::new(from.channels, to.channels, to.pitch);
+        let none = vec![0.0; to.channels];
+        let mut step = Step::new(format!("depthwise_f32/{tier}"), move |frame: &Frame<'_>| {
+            let (x, weights) = (frame.input::<f32>(0), weight.of::<f32>());
+            let bias = self.bias.as_ref().map_or(none.as_slice(), |bias| bias.of::<f32>());
+            let residual = self.residual.then(|| frame.input::<f32>(3));
+            let out = super::frame::Shared(frame.output_ptr::<f32>(0));
+            frame.pool.run(to.n * runs.count(), &|item, _| {
+                let (image, run) = (item / runs.count(), runs.at(item % runs.count()));
+                let source = (image * from.channels + run.source) * from.pitch;
+                let (start, end) = (image * to.channels + run.first, image * to.channels + run.last);
+                let call = depthwise_f32::Channels {
+                    window: &self.window,
+                    x: &x[source..],
+                    x_pitch: if run.same { 0 } else { from.pitch },
+                    weights: &weights[run.first * taps..run.last * taps],
+                    bias: &bias[run.first..run.last],
+                    residual: residual.map(|residual| &residual[start * to.pitch..end * to.pitch]),
+                    clamp: self.clamp,
+                    out_pitch: to.pitch,
+                };
+                // SAFETY: the output holds that many planes a pitch apart; each run is one item's.
+                let out = unsafe { out.part(start * to.pitch, end * to.pitch) };
+                kernel(&call, out);
+                if let Some(activation) = self.activation {
+                    activation.to(out);
+                }
+            });
+        });
+        step.flops = flops;
+        step.weight_bytes = weight_bytes;
+        step
+    }
+
+    /// As a product of the weight and a panel of what the taps see.
+    fn strips(self, geometry: &Geometry, site: &Site<'_>) -> Result<Step> {
+        let matrix = site.args.matrix(1)?;
+        let chain = Chain::new(matrix, site.tier);
+        let (_, fill) = pick(pack::TABLE_F32, site.tier);
+        let (from, to, groups, taps) = (self.from, self.to, self.groups, self.taps());
+        let (depth, m) = (from.channels / groups, to.channels / groups);
+        // Where a strip of the input is what the taps see it is read in place: its rows are whole vectors, being features.
+        let direct = geometry.is_pointwise();
+        let (strips, rows) = cut(to.plane, to.n * groups, m, chain.nr(), site.threads, !direct);
+        let nr = chain.nr();
+        let panel_len = if direct { 0 } else { chain.panel() };
+        let scratch = (panel_len + chain.scratch()) * size_of::<f32>();
+        let (name, flops, bytes) = (chain.name(), chain.flops(), chain.bytes());
+        let columns = (to.n * to.plane) as f64;
+        let mut step = Step::new(name, move |frame: &Frame<'_>| {
+            let x = frame.input::<f32>(0).as_ptr();
+            let residual = if self.residual { frame.input::<f32>(3).as_ptr() } else { std::ptr::null() };
+            let out = super::frame::Shared(frame.output_ptr::<f32>(0));
+            let (x, residual) =
+                (super::frame::Shared(x.cast_mut()), super::frame::Shared(residual.cast_mut()));
+            let bias = self.bias.as_ref().map(|bias| bias.of::<f32>());
+            let items = to.n * groups * strips.len() * rows.len();
+            frame.pool.run(items, &|item, worker| {
+                let (item, part) = (item / rows.len(), item % rows.len());
+                let (item, strip) = (item / strips.len(), item % strips.len());
+                let (image, group) = (item / groups, item % groups);
+                let (p0, p1) = strips[strip];
+                let n = p1 - p0;
+                let planes = x.get().wrapping_add((image * from.channels + group * depth) * from.pitch);
+                let at = (image * to.channels + group * m) * to.pitch + p0;
+                let panel = frame.scratch_ptr::<f32>(worker);
+                let scratch = panel.wrapping_add(panel_len);
+                let add = residual.get();
+                let window = Window {
+                    group,
+                    rows: rows[part],
+                    n,
+                    out: out.get().wrapping_add(at),
+                    out_stride: to.pitch,
+                    residual: if add.is_null() { add } else { add.wrapping_add(at) },
+                    bias,
+                    clamp: self.clamp,
+                };
+                let mut found = Taps::default();
+                if !direct {
+                    found.find(&self.window, (p0, n), LANES_F32);
+                }
+                let gather = |start: usize, end: usize| {
+                    if direct {
+                        return (planes.wrapping_add(start * from.pitch + p0).cast_const(), from.pitch);
+                    }
+                    for tap in 0..taps {
+                        // Columns go channel by channel, a channel's taps together.
+                        let (first, last) = ((start + taps - 1 - tap) / taps, (end + taps - 1 - tap) / taps);
+                        if first < last {
+                            let call = Fill {
+                                taps: &found,
+                                tap,
+                                x: planes.wrapping_add(first * from.pitch).cast_const(),
+                                pitch: from.pitch,
+                                channels: last - first,
+                                out: panel.wrapping_add((first * taps + tap - start) * nr),
+                                out_stride: taps * nr,
+                                padding: 0.0,
+                            };
+                            // SAFETY: the tier's token was found by `pick`; planes `first..last` of the group are there, and
+                            // the panel has a row of whole vectors for each column of the block.
+                            unsafe { fill(&call) };
+                        }
+                    }
+                    (panel.cast_const(), nr)
+                };
+                // SAFETY: rows of the output and of the panel are whole vectors; each item has its own window, and each
+                // worker its own scratch.
+                unsafe { chain.strip(&window, scratch, gather) };
+                if let Some(activation) = self.activation {
+                    for r in rows[part].0..rows[part].1 {
+                        // SAFETY: these pixels of row `r` are this item's, and were just computed.
+                        activation.to(unsafe { out.part(at + r * to.pitch, at + r * to.pitch + n) });
+                    }
+                }
+            });
+        });
+        step.scratch = scratch;
+        step.flops = flops * columns;
+        step.weight_bytes = bytes;
+        Ok(step)
+    }
+}
+
+/// How the output channels of a depthwise convolution are cut into runs for the threads.
+#[derive(Clone, Copy)]
+pub(super) struct Runs {
+    channels: usize,
+    /// Output channels of one input channel.
+    per_source: usize,
+    /// Output channels of a run.
+    len: usize,
+}
+
+/// Output channels `first..last`, the first of which reads input channel `source`.
+pub(super) struct ChannelRun {
+    pub(super) first: usize,
+    pub(super) last: usize,
+    pub(super) source: usize,
+    /// All read that one channel; otherwise each the next.
+    pub(super) same: bool,
+}
+
+impl Runs {
+    /// Runs of some tens of kilobytes: threads share evenly, and the counter is seldom touched.
+    pub(super) fn new(sources: usize, channels: usize, pitch: usize) -> Runs {
+        let per_source = channels / sources;
+        let len = if per_source > 1 { per_source } else { (16 * 1024 / pitch.max(1)).max(1) };
+        Runs { channels, per_source, len }
+    }
+
+    pub(super) fn count(self) -> usize {
+        self.channels.div_ceil(self.len)
+    }
+
+    pub(super) fn at(self, run: usize) -> ChannelRun {
+        let first = run * self.len;
+        let last = (first + self.len).min(self.channels);
+        ChannelRun { first, last, source: first / self.per_source, same: self.per_source > 1 }
+    }
+}

@@ -1,0 +1,135 @@
+//! `linear`: `y = activation(x Wᵀ + b + residual)` over the last dimension.
+
+#![allow(unsafe_code, reason = "parts of one output are written by several threads")]
+
+use super::activation::{self, Activation, Apply};
+use super::frame::Shared;
+use super::product::{Chain, Window, cut};
+use super::vectors::Vectors;
+use super::{Args, Frame, Operator, Prepared, Site, Step};
+use crate::error::{Result, ensure};
+use crate::kernels::{pick, relayout};
+use crate::tensor::{DType, Meta};
+use serde::{Deserialize, Serialize};
+
+/// Attributes of `linear`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Linear {
+    /// Applied last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
+}
+
+impl Operator for Linear {
+    const ARITY: (usize, usize) = (2, 4);
+
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Meta>> {
+        let (x, weight) = (args.meta(0)?, args.matrix(1)?);
+        ensure!(x.dtype == DType::Float32, Graph, "input {x}: expected float32");
+        ensure!(weight.groups() == 1, Graph, "weight has {} groups, expected one", weight.groups());
+        ensure!(
+            x.shape.last() == Some(&weight.k()) && weight.k() > 0,
+            Graph,
+            "weight is {} x {}, input {x} has other features",
+            weight.m(),
+            weight.k()
+        );
+        args.optional(2, DType::Float32, weight.m())?;
+        let mut shape = x.shape.clone();
+        *shape.last_mut().expect("it has a last dimension, as just checked") = weight.m();
+        let output = Meta::new(DType::Float32, shape);
+        if args.has(3) {
+            let residual = args.meta(3)?;
+            ensure!(*residual == output, Graph, "residual is {residual}, expected {output}");
+        }
+        Ok(vec![output])
+    }
+
+    fn prepare(&self, site: &Site<'_>) -> Result<Prepared> {
+        let (x, matrix) = (site.args.meta(0)?, site.args.matrix(1)?);
+        let (m, k) = (matrix.m(), matrix.k());
+        let columns = x.elements() / k;
+        let bias = site.args.optional(2, DType::Float32, m)?.cloned();
+        let has_residual = site.args.has(3);
+        let bounds = activation::clamp(self.activation);
+        let apply = Apply::of(self.activation, site.tier);
+
+        if let Some(vectors) = Vectors::new(matrix, columns, site.tier, site.threads)? {
+            let (scratch, flops, bytes) = (vectors.scratch(), vectors.flops(), vectors.bytes());
+            let mut step = Step::new(vectors.name(), move |frame: &Frame<'_>| {
+                let bias = bias.as_ref().map(|bias| bias.of::<f32>());
+                let residual = has_residual.then(|| frame.input::<f32>(3));
+                vectors.run(frame, bias, residual, bounds);
+                if let Some(apply) = apply {
+                    apply.to(frame.output(0));
+                }
+            });
+            step.scratch = scratch * size_of::<f32>();
+            step.flops = flops;
+            step.weight_bytes = bytes;
+            return Ok(step.into());
+        }
+
+        let chain = Chain::new(matrix, site.tier);
+        let (_, transpose) = pick(relayout::TABLE, site.tier);
+        let nr = chain.nr();
+        let (strips, rows) = cut(columns, 1, m, nr, site.threads, true);
+        let (panel_len, tallest) = (chain.panel(), rows.iter().map(|(a, b)| b - a).max().unwrap_or(0));
+        let scratch = panel_len + tallest * nr + chain.scratch();
+        let (name, flops, bytes) = (chain.name(), chain.flops(), chain.bytes());
+        let mut step = Step::new(name, move |frame: &Frame<'_>| {
+            let x = frame.input::<f32>(0);
+            let out = Shared(frame.output_ptr::<f32>(0));
+            let bias = bias.as_ref().map(|bias| bias.of::<f32>());
+            let residual = has_residual.then(|| frame.input::<f32>(3));
+            frame.pool.run(strips.len() * rows.len(), &|item, worker| {
+                let ((c0, c1), (r0, r1)) = (strips[item / rows.len()], rows[item % rows.len()]);
+                let panel = frame.scratch_ptr::<f32>(worker);
+                let tile = panel.wrapping_add(panel_len);
+                let window = Window {
+                    group: 0,
+                    rows: (r0, r1),
+                    n: c1 - c0,
+                    // The tile holds this part's rows alone: row 0 would lie before it.
+                    out: tile.wrapping_sub(r0 * nr),
+                    out_stride: nr,
+                    residual: std::ptr::null(),
+                    bias,
+                    clamp: if has_residual { activation::clamp(None) } else { bounds },
+                };
+                let gather = |start: usize, end: usize| {
+                    // SAFETY: the panel is this worker's, with `nr` floats for each column of a block.
+                    let rows = unsafe { std::slice::from_raw_parts_mut(panel, (end - start) * nr) };
+                    relayout::transpose(transpose, (c1 - c0, end - start), (&x[c0 * k + start..], k), (rows, nr));
+                    (panel.cast_const(), nr)
+                };
+                // SAFETY: tile and panel are this worker's, their rows whole vectors.
+                unsafe { chain.strip(&window, tile.wrapping_add(tallest * nr), gather) };
+                // SAFETY: the tile's rows were just computed.
+                let tile = unsafe { std::slice::from_raw_parts(tile, (r1 - r0) * nr) };
+                // SAFETY: the output has these columns, and nobody else rows `r0..r1` of them.
+                unsafe {
+                    let to = out.get().add(c0 * m + r0).cast();
+                    transpose(tile.as_ptr().cast(), nr, to, m, r1 - r0, c1 - c0);
+                }
+                for c in c0..c1 {
+                    // SAFETY: as above.
+                    let y = unsafe { out.part(c * m + r0, c * m + r1) };
+                    if let Some(residual) = residual {
+                        for (y, add) in y.iter_mut().zip(&residual[c * m + r0..]) {
+                            *y = activation::within(*y + add, bounds);
+                        }
+                    }
+                    if let Some(apply) = apply {
+                        apply.to(y);
+                    }
+                }
+            });
+        });
+        step.scratch = scratch * size_of::<f32>();
+        step.flops = flops * columns as f64;
+        step.weight_bytes = bytes;
+        Ok(step.into())
+    }
+}

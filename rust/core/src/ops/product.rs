@@ -1,0 +1,337 @@
+//! Weights times panels: what convolution and linear share.
+//!
+//! A [`Chain`] is a weight made ready for strips: one factor, or the two of a low-rank weight, whose product between lives
+//! in the scratch of the thread that computes the strip.
+
+#![allow(unsafe_code, reason = "strips are windows of arrays that several threads write")]
+
+use crate::isa::Tier;
+use crate::kernels::strip::{Epilogue, LANES, Strip, StripKernel, TILE};
+use crate::kernels::{gemm_f32, pick, spmm_f32};
+use crate::tensor::DType;
+use crate::weight::{Matrix, Number, Structure, Tiles};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use std::sync::Arc;
+
+/// The kernel of a factor.
+#[derive(Clone, Copy)]
+enum Kernel {
+    Dense(StripKernel<gemm_f32::Run>),
+    /// Values that are not float32 are widened, a tile and block at a time, in scratch.
+    Widened(StripKernel<gemm_f32::Run>),
+    SparseF32(StripKernel<spmm_f32::Run<f32>>),
+    SparseF16(StripKernel<spmm_f32::Run<f16>>),
+    SparseI8(StripKernel<spmm_f32::Run<i8>>),
+}
+
+/// One matrix with its kernel.
+struct Factor {
+    matrix: Arc<Matrix>,
+    kernel: Kernel,
+    name: String,
+    nr: usize,
+    kb: usize,
+}
+
+impl Factor {
+    fn new(matrix: &Arc<Matrix>, tier: Tier) -> Factor {
+        let (kernel, found, family, nr, kb) = match (matrix.structure(), matrix.dtype()) {
+            (Structure::Dense(_), dtype) => {
+                let (found, kernel) = pick(gemm_f32::TABLE, tier);
+                let kind =
+                    if dtype == DType::Float32 { Kernel::Dense(kernel) } else { Kernel::Widened(kernel) };
+                (kind, found, "gemm_f32", kernel.nr, kernel.kb)
+            }
+            (Structure::Sparse(sparse), DType::Float16) => {
+                let (found, kernel) = pick(spmm_f32::TABLE_F16, tier);
+                (Kernel::SparseF16(kernel), found, "spmm_f32", kernel.nr, sparse.block())
+            }
+            (Structure::Sparse(sparse), DType::Int8) => {
+                let (found, kernel) = pick(spmm_f32::TABLE_I8, tier);
+                (Kernel::SparseI8(kernel), found, "spmm_f32", kernel.nr, sparse.block())
+            }
+            (Structure::Sparse(sparse), _) => {
+                let (found, kernel) = pick(spmm_f32::TABLE_F32, tier);
+                (Kernel::SparseF32(kernel), found, "spmm_f32", kernel.nr, sparse.block())
+            }
+            (Structure::LowRank { .. }, _) => unreachable!("a chain takes a low-rank weight apart"),
+        };
+        Factor { matrix: Arc::clone(matrix), kernel, name: format!("{family}/{found}"), nr, kb }
+    }
+
+    /// Rows of one group.
+    fn rows(&self) -> usize {
+        self.matrix.m() / self.matrix.groups()
+    }
+
+    /// Ranges of the depth.
+    fn blocks(&self) -> impl Iterator<Item = (usize, usize)> {
+        let (k, kb) = (self.matrix.k(), self.kb);
+        // A depth of zero is one empty block: the epilogue still runs.
+        (0..k.max(1)).step_by(kb).map(move |k0| (k0, (k0 + kb).min(k)))
+    }
+
+    /// Floats of scratch that widening needs.
+    fn widened(&self) -> usize {
+        if matches!(self.kernel, Kernel::Widened(_)) { self.kb * TILE } else { 0 }
+    }
+
+    /// # Safety
+    /// As for [`StripKernel`], `call` being in terms of the group's rows and bias; `wide` holds [`Factor::widened`] floats.
+    unsafe fn multiply(&self, group: usize, call: &Strip<'_, ()>, wide: *mut f32) {
+        let (base, rows) = (group * self.rows(), self.rows());
+        let scale = self.matrix.scales().map(|scales| &scales[base..][..rows]);
+        match self.kernel {
+            Kernel::Dense(kernel) => {
+                let strip = with(call, self.matrix.tiles::<f32>(group), Epilogue { scale, ..call.epilogue });
+                // SAFETY: the caller's.
+                unsafe { (kernel.run)(&strip) };
+            }
+            Kernel::Widened(kernel) => {
+                let depth = call.block.1 - call.block.0;
+                for r in call.rows().step_by(TILE) {
+                    // SAFETY: `wide` is this thread's and large enough for a tile of a block.
+                    let tile = unsafe { std::slice::from_raw_parts_mut(wide, depth * TILE) };
+                    match self.matrix.dtype() {
+                        DType::Int8 => widen_i8(self.matrix.tiles_i8(group).tile(r / TILE), call.block, tile),
+                        _ => widen_f16(self.matrix.tiles(group).tile(r / TILE), call.block, tile),
+                    }
+                    let height = (call.rows.1 - r).min(TILE);
+                    let epilogue = Epilogue {
+                        scale: scale.map(|scale| &scale[r..][..height]),
+                        bias: call.epilogue.bias.map(|bias| &bias[r..][..height]),
+                        clamp: call.epilogue.clamp,
+                    };
+                    let weight =
+                        Tiles::new(height, depth, &*tile).expect("a tile of that depth was just written");
+                    let strip = Strip { rows: (0, height), block: (0, depth), ..moved(call, r as isize) };
+                    // SAFETY: the caller's, for the rows of the tile.
+                    unsafe { (kernel.run)(&with(&strip, weight, epilogue)) };
+                }
+            }
+            // SAFETY: the caller's.
+            Kernel::SparseF32(kernel) => unsafe { self.sparse(kernel.run, base, call) },
+            // SAFETY: the caller's.
+            Kernel::SparseF16(kernel) => unsafe { self.sparse(kernel.run, base, call) },
+            // SAFETY: the caller's.
+            Kernel::SparseI8(kernel) => unsafe { self.sparse(kernel.run, base, call) },
+        }
+    }
+
+    /// Sparse rows of all groups are one matrix: its rows count through, so its pointers count from its row 0.
+    ///
+    /// # Safety
+    /// As [`Factor::multiply`].
+    unsafe fn sparse<T: Number>(&self, run: spmm_f32::Run<T>, base: usize, call: &Strip<'_, ()>) {
+        let rows = (call.rows.0 + base, call.rows.1 + base);
+        let strip = Strip { rows, ..moved(call, -(base as isize)) };
+        let epilogue = Epilogue { scale: self.matrix.scales(), ..call.epilogue };
+        // SAFETY: the caller's; rows and pointers moved together.
+        unsafe { run(&with(&strip, self.matrix.rows::<T>(), epilogue)) };
+    }
+}
+
+/// The call with a weight and an epilogue.
+fn with<'a, W>(call: &Strip<'_, ()>, weight: W, epilogue: Epilogue<'a>) -> Strip<'a, W> {
+    let Strip { rows, block, panel, panel_stride, n, out, out_stride, residual, first, last, .. } = *call;
+    Strip { weight, rows, block, panel, panel_stride, n, out, out_stride, residual, epilogue, first, last }
+}
+
+/// The call with its output and residual seen from `rows` further down.
+fn moved<'a>(call: &Strip<'a, ()>, rows: isize) -> Strip<'a, ()> {
+    let by = rows * call.out_stride as isize;
+    let residual = if call.residual.is_null() { call.residual } else { call.residual.wrapping_offset(by) };
+    Strip { out: call.out.wrapping_offset(by), residual, ..*call }
+}
+
+/// Widens the block `[start, end)` of a tile.
+fn widen_f16(tile: &[f16], (start, end): (usize, usize), out: &mut [f32]) {
+    tile[start * TILE..end * TILE].convert_to_f32_slice(out);
+}
+
+/// Widens the block `[start, end)` of an int8 tile, whose columns lie in fours.
+fn widen_i8(tile: &[i8], (start, end): (usize, usize), out: &mut [f32]) {
+    for (k, row) in (start..end).zip(out.chunks_exact_mut(TILE)) {
+        let four = &tile[k / 4 * TILE * 4..][..TILE * 4];
+        for (value, q) in row.iter_mut().zip(four[k % 4..].iter().step_by(4)) {
+            *value = f32::from(*q);
+        }
+    }
+}
+
+/// One strip of an output: which rows and columns of it, and where they lie.
+#[derive(Clone, Copy)]
+pub(super) struct Window<'a> {
+    /// The group.
+    pub(super) group: usize,
+    /// Rows of the group; starts at a multiple of [`TILE`].
+    pub(super) rows: (usize, usize),
+    /// Columns.
+    pub(super) n: usize,
+    /// Row 0 of the group, column 0 of the strip.
+    pub(super) out: *mut f32,
+    /// Elements from one output row to the next.
+    pub(super) out_stride: usize,
+    /// The addend's row 0, column 0, with rows as `out` has them; or null.
+    pub(super) residual: *const f32,
+    /// The whole weight's biases.
+    pub(super) bias: Option<&'a [f32]>,
+    /// Bounds.
+    pub(super) clamp: [f32; 2],
+}
+
+/// A weight ready for strips.
+pub(super) struct Chain {
+    /// One factor, or the right and the left one of a low-rank weight, in the order in which they are applied.
+    factors: Vec<Factor>,
+}
+
+impl Chain {
+    /// Chooses kernels for a weight.
+    pub(super) fn new(matrix: &Arc<Matrix>, tier: Tier) -> Chain {
+        let factors = match matrix.structure() {
+            Structure::LowRank { u, v } => vec![Factor::new(v, tier), Factor::new(u, tier)],
+            _ => vec![Factor::new(matrix, tier)],
+        };
+        Chain { factors }
+    }
+
+    /// The kernels' names.
+    pub(super) fn name(&self) -> String {
+        let names: Vec<&str> = self.factors.iter().map(|factor| factor.name.as_str()).collect();
+        match *names.as_slice() {
+            [one] => one.to_owned(),
+            _ => format!("low_rank({})", names.join(", ")),
+        }
+    }
+
+    /// Multiplications and additions of one column.
+    pub(super) fn flops(&self) -> f64 {
+        let stored = |factor: &Factor| match factor.matrix.structure() {
+            Structure::Sparse(_) => factor.matrix.nnz(),
+            _ => factor.matrix.m() * factor.matrix.k(),
+        };
+        2.0 * self.factors.iter().map(|factor| stored(factor) as f64).sum::<f64>()
+    }
+
+    /// Bytes of all values and indices.
+    pub(super) fn bytes(&self) -> usize {
+        self.factors.iter().map(|factor| factor.matrix.bytes()).sum()
+    }
+
+    /// Most columns of a strip.
+    pub(super) fn nr(&self) -> usize {
+        self.factors.iter().map(|factor| factor.nr).min().expect("a chain has a factor")
+    }
+
+    /// Floats of a panel that the caller fills.
+    pub(super) fn panel(&self) -> usize {
+        self.factors[0].kb.min(self.factors[0].matrix.k()) * self.nr()
+    }
+
+    /// Floats of scratch that [`Chain::strip`] needs beside the panel.
+    pub(super) fn scratch(&self) -> usize {
+        let between = if self.factors.len() == 2 { self.factors[0].rows() * self.nr() } else { 0 };
+        between + self.factors.iter().map(Factor::widened).max().unwrap_or(0)
+    }
+
+    /// Computes a strip. `fill(start, end)` makes rows `start..end` of its input and says where they lie and how far apart.
+    ///
+    /// # Safety
+    /// As for [`StripKernel`]: the pointers of `window` and what `fill` returns are valid up to whole vectors of columns,
+    /// nothing else touches that part of the output meanwhile, and `scratch` holds [`Chain::scratch`] floats of this thread.
+    pub(super) unsafe fn strip(
+        &self,
+        window: &Window<'_>,
+        scratch: *mut f32,
+        mut fill: impl FnMut(usize, usize) -> (*const f32, usize),
+    ) {
+        let last = self.factors.last().expect("a chain has a factor");
+        let base = window.group * last.rows();
+        let epilogue = Epilogue {
+            scale: None,
+            bias: window.bias.map(|bias| &bias[base..][..last.rows()]),
+            clamp: window.clamp,
+        };
+        let call = |block: (usize, usize), panel: (*const f32, usize), k: usize| Strip {
+            weight: (),
+            rows: window.rows,
+            block,
+            panel: panel.0,
+            panel_stride: panel.1,
+            n: window.n,
+            out: window.out,
+            out_stride: window.out_stride,
+            residual: window.residual,
+            epilogue,
+            first: block.0 == 0,
+            last: block.1 == k,
+        };
+        match &*self.factors {
+            [only] => {
+                // Sparse rows index the biases of all groups themselves.
+                let sparse = matches!(only.matrix.structure(), Structure::Sparse(_));
+                let whole = Epilogue { bias: window.bias, ..epilogue };
+                for block in only.blocks() {
+                    let mut strip = call(block, fill(block.0, block.1), only.matrix.k());
+                    strip.epilogue = if sparse { whole } else { epilogue };
+                    // SAFETY: the caller's.
+                    unsafe { only.multiply(window.group, &strip, scratch) };
+                }
+            }
+            [v, u] => {
+                let (between, stride) = (scratch, self.nr());
+                let wide = scratch.wrapping_add(v.rows() * stride);
+                for block in v.blocks() {
+                    let strip = Strip {
+                        rows: (0, v.rows()),
+                        out: between,
+                        out_stride: stride,
+                        residual: std::ptr::null(),
+                        epilogue: Epilogue::NONE,
+                        ..call(block, fill(block.0, block.1), v.matrix.k())
+                    };
+                    // SAFETY: the caller's; the product between is in this thread's scratch.
+                    unsafe { v.multiply(0, &strip, wide) };
+                }
+                for block in u.blocks() {
+                    let panel = (between.wrapping_add(block.0 * stride).cast_const(), stride);
+                    // SAFETY: the caller's; the rows of the product between are written.
+                    unsafe { u.multiply(0, &call(block, panel, u.matrix.k()), wide) };
+                }
+            }
+            _ => unreachable!("a chain has one factor or two"),
+        }
+    }
+}
+
+/// How an output of `columns` columns is cut for `threads` threads: ranges of columns, and parts of the rows.
+///
+/// Strips are as wide as the kernel likes and equal to a vector; where there are fewer than threads, rows are cut too.
+/// `copies`: whether a part of the rows would fill the panel anew. None of this changes the order of a sum.
+pub(super) fn cut(
+    columns: usize,
+    strips_beside: usize,
+    m: usize,
+    nr: usize,
+    threads: usize,
+    copies: bool,
+) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
+    let mut strips = columns.div_ceil(nr);
+    if threads > 1 && strips * strips_beside > 1 {
+        // A few more strips let all threads finish together, so long as each is some vectors wide.
+        let even = (strips * strips_beside).next_multiple_of(threads) / strips_beside.min(threads);
+        if columns / even.max(1) >= 2 * LANES {
+            strips = strips.max(even);
+        }
+    }
+    let strips = crate::pool::split(columns, strips, LANES);
+    let regions = strips.len() * strips_beside;
+    let want = match (threads, copies) {
+        (1, _) => 1,
+        (_, true) => threads.div_ceil(regions.max(1)),
+        (_, false) => (4 * threads).div_ceil(regions.max(1)),
+    };
+    (strips, crate::pool::split(m, want.min(m.div_ceil(4 * TILE)), TILE))
+}
