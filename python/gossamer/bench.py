@@ -120,7 +120,7 @@ def measure(
             Result(
                 engine=contender.name,
                 threads=start["threads"],
-                file_bytes=os.path.getsize(contender.source) if os.path.exists(contender.source) else None,
+                file_bytes=_file_bytes(contender),
                 load_ms=start["load"] * 1e3,
                 first_run_ms=start["first"] * 1e3,
                 p50_ms=float(p50),
@@ -134,6 +134,11 @@ def measure(
             )
         )
     return results
+
+
+def _file_bytes(contender: Contender) -> int | None:
+    """The size of its file, where it has one: `dense` would have another, `torch` has none."""
+    return os.path.getsize(contender.source) if contender.engine in ("gossamer", "ort") else None
 
 
 def difference(got: Iterable[np.ndarray], expected: Iterable[np.ndarray]) -> float:
@@ -223,11 +228,10 @@ def _time(run: Run, seconds: float) -> list[float]:
 Engine = tuple[Run, int | None, Callable[[], object] | None]
 
 
-def _gossamer(contender: Contender, inputs: list[np.ndarray], *, dense: bool = False) -> Engine:
+def _gossamer(contender: Contender, inputs: list[np.ndarray], **options: Any) -> Engine:
     from gossamer import runtime
 
-    load = runtime.load_dense if dense else runtime.load
-    model = load(contender.source, threads=contender.threads, isa=contender.isa)
+    model = runtime.Model(contender.source, {"threads": contender.threads, "isa": contender.isa, **options})
     return (lambda: model.run(*inputs)), model.threads, (lambda: model.profile(*inputs))
 
 

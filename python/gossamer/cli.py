@@ -5,12 +5,14 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from gossamer import _core, bench, machine, runtime
 from gossamer.factory import FactoryError, factory
+from gossamer.text import table
 
 if TYPE_CHECKING:
     from gossamer.runtime import Model
@@ -51,17 +53,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _info(args: argparse.Namespace) -> None:
     model = runtime.load(args.file, isa=args.isa)
     size = os.path.getsize(args.file)
+    values = {"inputs": model.inputs, "outputs": model.outputs}
     if args.json:
-        _print_json({"file": args.file, "file_bytes": size, **_description(model)})
+        described = {kind: [asdict(value) for value in found] for kind, found in values.items()}
+        record = {"file": args.file, "file_bytes": size, "tier": model.isa, **described}
+        _print_json({**record, "memory": model.memory, "layers": model.layers})
         return
     print(f"{args.file}  {_megabytes(size)}")
-    for title, values in (("input", model.inputs), ("output", model.outputs)):
-        for value in values:
-            print(f"{title:8}{value.name}  {value.dtype} {_shape(value.shape)}")
-    memory = ", ".join(f"{name} {_megabytes(count)}" for name, count in _as_dict(model.memory).items())
-    print(f"{'memory':8}{memory}")
+    for kind, found in values.items():
+        for value in found:
+            print(f"{kind[:-1]:8}{value}")
+    print(f"{'memory':8}{', '.join(f'{kind} {_megabytes(count)}' for kind, count in model.memory.items())}")
     print()
-    print(table([_as_dict(layer) for layer in model.layers]))
+    print(table([_layer_row(layer) for layer in model.layers]))
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -78,7 +82,7 @@ def _run(args: argparse.Namespace) -> None:
             f"{args.output}: the model has {len(outputs)} outputs ({names}); give a name that ends in .npz"
         )
     for spec, array in zip(model.outputs, outputs, strict=True):
-        print(f"{spec.name}  {array.dtype} {_shape(array.shape)}  -> {args.output}")
+        print(f"{spec.name}  {array.dtype} {array.shape}  -> {args.output}")
 
 
 def _bench(args: argparse.Namespace) -> None:
@@ -100,8 +104,8 @@ def _bench(args: argparse.Namespace) -> None:
         _print_json({"file": args.file, "machine": host, "inputs": shapes, "results": rows})
         return
     print(f"{host['cpu']}, {host['cores']} cores usable, tier {host['tier']}, {_conditions(host)}")
-    shapes = ", ".join(f"{array.dtype} {_shape(array.shape)}" for array in inputs)
-    print(f"{args.file}, input {shapes}, {results[0].runs} runs")
+    given = ", ".join(f"{array.dtype} {array.shape}" for array in inputs)
+    print(f"{args.file}, input {given}, {results[0].runs} runs")
     print()
     print(table([_bench_row(result) for result in results]))
     for result in results:
@@ -190,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
             type=_dimension,
             default=[],
             metavar="NAME=SIZE",
-            help="size of a dynamic dimension (default 1)",
+            help="size of a dynamic dimension (default: 1 for batch, else as converted)",
         )
 
     sub = command(
@@ -332,7 +336,7 @@ def example_inputs(model: "Model", sizes: dict[str, int]) -> list[np.ndarray]:
 
     Args:
         model: What to make them for.
-        sizes: Sizes of dynamic dimensions by name; the rest are 1.
+        sizes: Sizes of dynamic dimensions by name; without one, `batch` is 1 and others are as the model was converted.
 
     Returns:
         Normally distributed floats; integers 0 and 1, which are indices into anything.
@@ -340,42 +344,34 @@ def example_inputs(model: "Model", sizes: dict[str, int]) -> list[np.ndarray]:
     Raises:
         CommandError: `sizes` names a dimension the model does not have.
     """
-    known = {size for spec in model.inputs for size in spec.shape if isinstance(size, str)}
-    if unknown := sorted(set(sizes) - known):
+    known: dict[str, int] = {}
+    for spec, example in zip(model.inputs, model.examples, strict=True):
+        known |= {name: size for name, size in zip(spec.shape, example, strict=True) if isinstance(name, str)}
+    if unknown := sorted(set(sizes) - set(known)):
         have = ", ".join(sorted(known)) or "none"
         raise CommandError(f"--dim {unknown[0]}: the model has no such dynamic dimension; it has {have}")
+    chosen = {**known, **{name: 1 for name in known if name == "batch"}, **sizes}
     rng = np.random.default_rng(0)
     arrays = []
     for spec in model.inputs:
-        shape = [sizes.get(size, 1) if isinstance(size, str) else size for size in spec.shape]
+        shape = [chosen[size] if isinstance(size, str) else size for size in spec.shape]
         dtype = np.dtype(spec.dtype)
         values = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
         arrays.append(values.astype(dtype))
     return arrays
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Aligned text, a header and a line a row; numbers to the right."""
-    if not rows:
-        return ""
-    columns = list(rows[0])
-    cells = [[_cell(row[column]) for column in columns] for row in rows]
-    widths = [max(len(column), *(len(line[i]) for line in cells)) for i, column in enumerate(columns)]
-    right = [all(isinstance(row[column], int | float | None) for row in rows) for column in columns]
-
-    def line(parts: list[str]) -> str:
-        padded = [part.rjust(w) if r else part.ljust(w) for part, w, r in zip(parts, widths, right, strict=True)]
-        return "  ".join(padded).rstrip()
-
-    return "\n".join([line(columns), *(line(parts) for parts in cells)])
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
-    return str(value)
+def _layer_row(layer: dict[str, Any]) -> dict[str, Any]:
+    rows, columns = layer.get("weight_shape", (0, 0))
+    return {
+        "layer": layer["name"],
+        "op": layer["op"],
+        "weight": layer.get("format"),
+        "zeros %": round(100 * (1 - layer["nnz"] / (rows * columns))) if rows * columns else None,
+        "MB": layer["bytes"] / 1e6,
+        "kernel": layer["kernel"],
+        "why": layer["reason"] or None,
+    }
 
 
 def _bench_row(result: bench.Result) -> dict[str, Any]:
@@ -400,25 +396,8 @@ def _conditions(host: dict[str, Any]) -> str:
     )
 
 
-def _description(model: "Model") -> dict[str, Any]:
-    return {
-        "inputs": [_as_dict(value) for value in model.inputs],
-        "outputs": [_as_dict(value) for value in model.outputs],
-        "memory": _as_dict(model.memory),
-        "layers": [_as_dict(layer) for layer in model.layers],
-    }
-
-
-def _as_dict(record: Any) -> dict[str, Any]:
-    return dict(record) if isinstance(record, dict) else record._asdict()
-
-
 def _as_tuple(outputs: Any) -> tuple[np.ndarray, ...]:
     return outputs if isinstance(outputs, tuple) else (outputs,)
-
-
-def _shape(shape: Iterable[int | str]) -> str:
-    return "(" + ", ".join(str(size) for size in shape) + ")"
 
 
 def _megabytes(count: int) -> str:

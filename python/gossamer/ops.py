@@ -41,6 +41,10 @@ ACTIVATIONS: dict[str, Activation] = {
     "mish": Activation((), F.mish),
     "softplus": Activation(("beta", "threshold"), F.softplus),
     "log_sigmoid": Activation((), F.logsigmoid),
+    "softsign": Activation((), F.softsign),
+    "hardshrink": Activation(("lambda",), F.hardshrink),
+    "softshrink": Activation(("lambda",), F.softshrink),
+    "threshold": Activation(("threshold", "value"), F.threshold),
     "hardtanh": Activation(("lo", "hi"), F.hardtanh),
 }
 
@@ -151,6 +155,9 @@ RECOGNISED: dict[object, Callable[..., tuple[str, tuple[float, ...]]]] = {
     aten.mish.default: lambda: ("mish", ()),
     aten.softplus.default: lambda beta, threshold: ("softplus", (beta, threshold)),
     aten.log_sigmoid.default: lambda: ("log_sigmoid", ()),
+    aten.hardshrink.default: lambda lambd: ("hardshrink", (lambd,)),
+    aten.softshrink.default: lambda lambd: ("softshrink", (lambd,)),
+    aten.threshold.default: lambda threshold, value: ("threshold", (threshold, value)),
     aten.hardtanh.default: lambda lo, hi: _clamp(lo, hi),
     aten.clamp.default: lambda lo, hi: _clamp(lo, hi),
     aten.clamp_min.default: lambda lo: _clamp(lo, None),

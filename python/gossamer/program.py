@@ -49,10 +49,14 @@ class Program:
     def constant(self, node: object) -> Tensor | None:
         """The tensor that a node reads from the module, or None where it is computed."""
         if isinstance(node, fx.Node) and node.op == "get_attr":
-            owner, _, name = node.target.rpartition(".")
-            value = getattr(self.module.get_submodule(owner), name)
-            return value.detach() if isinstance(value, Tensor) else None
+            return self.tensor(node.target)
         return None
+
+    def tensor(self, name: str) -> Tensor | None:
+        """The tensor that the module has under that name, or None where it is something else."""
+        owner, _, leaf = name.rpartition(".")
+        value = getattr(self.module.get_submodule(owner), leaf)
+        return value.detach() if isinstance(value, Tensor) else None
 
     def add_constant(self, name: str, value: Tensor, before: fx.Node) -> fx.Node:
         """Keeps a tensor in the module under that name (or one like it) and returns the node that reads it."""

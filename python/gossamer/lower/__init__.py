@@ -17,8 +17,8 @@ import sympy
 import torch
 from torch import Tensor, fx
 
+from .. import ops  # noqa: F401  (defines torch.ops.gossamer)
 from .._core import Builder, Error, UnsupportedOpError
-from .. import ops as ops  # defines torch.ops.gossamer
 from ..program import Program, arguments, module_path, shape_of, source_line
 
 Token: TypeAlias = str
@@ -116,7 +116,9 @@ class Lowering:
             raise Unsupported("a size that depends on the inputs is used as a number")
         token = self._tokens[node]
         if dtype is not None and node.meta["val"].dtype != dtype:
-            return self.builder.add("cast", [token], {"dtype": type_name(dtype)}, name=self._unique(f"{node.name}/cast"))
+            return self.builder.add(
+                "cast", [token], {"dtype": type_name(dtype)}, name=self._unique(f"{node.name}/cast")
+            )
         return token
 
     def operand(self, value: fx.Node | float | int | bool, dtype: torch.dtype) -> Token:
@@ -128,6 +130,10 @@ class Lowering:
     def optional(self, node: fx.Node | None) -> Token | None:
         """The token of an operand that may be absent."""
         return None if node is None else self.value(node)
+
+    def function(self) -> str:
+        """The name of the torch op at hand, without namespace and overload."""
+        return str(self.node.target._schema.name).partition("::")[2]
 
     def token(self, node: fx.Node) -> Any:
         """What the lowering of a node returned."""
@@ -170,10 +176,10 @@ class Lowering:
             integers = self.program.integers.get(node.target)
             scaled = None if integers is None else _scales(rows, integers.reshape(rows.shape))
             if value.dtype == torch.int8:
-                token = self.builder.matrix_int8(name, rows.contiguous().numpy(), groups)
+                token = self.builder.matrix_int8(name, rows.contiguous().numpy(), groups=groups)
             elif scaled is not None:
                 q = integers.reshape(rows.shape).contiguous()
-                token = self.builder.matrix_int8(name, q.numpy(), groups, scales=scaled.numpy())
+                token = self.builder.matrix_int8(name, q.numpy(), groups=groups, scales=scaled.tolist())
             else:
                 half = self.weights == "float16" and torch.equal(rows, rows.half().float())
                 storage = "float16" if half else "float32"
@@ -203,7 +209,7 @@ class Lowering:
                 if node.op == "placeholder":
                     value = next(example)
                     dtype = type_name(value.dtype)
-                    self._tokens[node] = self.builder.input(node.name, dtype, self.sizes(node), list(value.shape))
+                    self._tokens[node] = self.builder.input(node.target, dtype, self.sizes(node), list(value.shape))
                 elif node.op == "call_function" and not lost.isdisjoint(node.all_input_nodes):
                     lost.add(node)
                 elif node.op == "call_function" and not _is_size(node):
@@ -218,7 +224,7 @@ class Lowering:
         results = next(iter(n for n in self.program.graph.nodes if n.op == "output")).args[0]
         for name, node in zip(self.program.outputs, results, strict=True):
             self.node = node
-            self.builder.output(name, self.value(node))
+            self.builder.output(name, self.value(node), self.sizes(node))
 
     def _lower(self, node: fx.Node) -> Any:
         lowering = LOWERINGS.get(_target(node))
@@ -235,8 +241,8 @@ class Lowering:
 def factors(program: Program) -> dict[fx.Node, fx.Node]:
     """Layers that are the second of a pair of factors, each with the first.
 
-    Two layers in a row are one matrix as a product u·v where nothing stands between them, and are worth keeping so where
-    the factors are smaller than the product.
+    Two layers in a row are one matrix as a product u·v where nothing stands between them, and are worth keeping so
+    where the factors are smaller than the product.
     """
     pairs: dict[fx.Node, fx.Node] = {}
     for second in program.calls(gossamer.linear.default, gossamer.conv.default):
@@ -308,7 +314,7 @@ def _scales(rows: Tensor, integers: Tensor) -> Tensor | None:
 
 
 def _nudged(rows: Tensor, integers: Tensor, scales: Tensor) -> Tensor:
-    """Scales one step up or down where only that gives the rows back: a quotient of a rounded product may be off by one."""
+    """Scales one step up or down where only that gives the rows back: the quotient of a rounded product may be off."""
     best = scales.clone()
     for direction in (float("inf"), float("-inf")):
         other = torch.nextafter(scales, torch.tensor(direction))
@@ -351,5 +357,5 @@ def _text(e: sympy.Expr, symbols: dict[str, str]) -> str:
     raise Unsupported(f"the size {e} cannot be written with + - * //")
 
 
-for _module in ("activation", "arithmetic", "attention", "layers", "norm", "pool", "reduce", "shape"):
+for _module in ("activation", "arithmetic", "attention", "integer", "layers", "norm", "pool", "reduce", "shape"):
     importlib.import_module(f"{__name__}.{_module}")

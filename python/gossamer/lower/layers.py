@@ -12,8 +12,11 @@ from . import Lowering, Token, Unsupported, lowers
 
 
 def activation(name: str, params: list[float]) -> dict[str, Any] | None:
-    """An activation as an attribute: null, or its name and parameters."""
-    return {"fn": name, **dict(zip(ACTIVATIONS[name].params, params, strict=True))} if name else None
+    """An activation as an attribute: null, or its name and parameters; an infinite bound is left out."""
+    if not name:
+        return None
+    pairs = zip(ACTIVATIONS[name].params, params, strict=True)
+    return {"fn": name, **{key: value for key, value in pairs if abs(value) != float("inf")}}
 
 
 @lowers("gossamer.linear.default")

@@ -1,4 +1,4 @@
-"""Rounds the weights of layers to what a file of smaller numbers can hold, so that torch computes with the same ones."""
+"""Rounds the weights of layers to what a file of smaller numbers holds, so that torch computes with the same ones."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ gossamer = torch.ops.gossamer
 def round_weights(program: Program, weights: str) -> Program:
     """Rounds to `float16`, or to `int8` times a scale for each output; `float32` leaves all as it is.
 
-    A weight that has a value beyond float16 stays as it is, and a note says so. So does one that holds integers already.
-    Depthwise weights are a few numbers, which stay float32.
+    A weight that has a value beyond float16 stays as it is, and a note says so. So does one that holds integers
+    already. Depthwise weights are a few numbers, which stay float32.
     """
     if weights == "float32":
         return program

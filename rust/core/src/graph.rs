@@ -139,6 +139,22 @@ impl Graph {
         self.tensors.iter().map(meta_of).collect()
     }
 
+    /// Puts the dense matrix in the place of every sparse and low-rank one: what a runtime that knows nothing of compression
+    /// would run, to compare with.
+    ///
+    /// # Errors
+    /// As [`Matrix::expand`].
+    pub fn expand(&mut self) -> Result<()> {
+        for tensor in &mut self.tensors {
+            if let Tensor::Matrix(matrix) = tensor
+                && let Some(dense) = matrix.expand()?
+            {
+                *matrix = Arc::new(dense);
+            }
+        }
+        Ok(())
+    }
+
     /// What the symbols of the inputs stand for, where their shapes are these.
     ///
     /// # Errors

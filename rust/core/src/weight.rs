@@ -834,6 +834,47 @@ impl Matrix {
         rows
     }
 
+    /// The dense matrix it stands for, zeros stored and factors multiplied out; none where it is dense already.
+    ///
+    /// # Errors
+    /// As [`Matrix::dense`].
+    pub fn expand(&self) -> Result<Option<Matrix>> {
+        let shape = (self.m, self.k, self.groups);
+        Ok(Some(match &self.structure {
+            Structure::Dense(_) => return Ok(None),
+            Structure::Sparse(sparse) => match sparse.values.dtype() {
+                DType::Int8 => Matrix::dense(shape, &self.to_rows::<i8>(), self.scales.clone()),
+                DType::Float16 => Matrix::dense(shape, &self.to_rows::<f16>(), self.scales.clone()),
+                _ => Matrix::dense(shape, &self.to_rows::<f32>(), self.scales.clone()),
+            }?,
+            Structure::LowRank { u, v } => {
+                let (left, right) = (u.to_reals(), v.to_reals());
+                let mut rows = vec![0.0f32; self.m * self.k];
+                for (row, left) in rows.chunks_exact_mut(self.k.max(1)).zip(left.chunks_exact(v.m.max(1))) {
+                    for (&factor, right) in left.iter().zip(right.chunks_exact(self.k.max(1))) {
+                        row.iter_mut().zip(right).for_each(|(sum, value)| *sum += factor * value);
+                    }
+                }
+                Matrix::dense(shape, &rows, None)?
+            }
+        }))
+    }
+
+    /// The real numbers a matrix that is not low-rank stands for, row-major.
+    fn to_reals(&self) -> Vec<f32> {
+        let mut rows: Vec<f32> = match self.dtype() {
+            DType::Int8 => self.to_rows::<i8>().into_iter().map(f32::from).collect(),
+            DType::Float16 => self.to_rows::<f16>().into_iter().map(f32::from).collect(),
+            _ => self.to_rows(),
+        };
+        if let Some(scales) = &self.scales {
+            for (row, scale) in rows.chunks_exact_mut(self.k.max(1)).zip(scales) {
+                row.iter_mut().for_each(|value| *value *= scale);
+            }
+        }
+        rows
+    }
+
     /// Non-zero values it holds, padding not counted; of a low-rank one, those of both factors.
     pub fn nnz(&self) -> usize {
         match &self.structure {
@@ -969,6 +1010,28 @@ mod tests {
         assert_eq!(view.row_sums(), sums);
         assert!(TilesI8::new(33, 7, &tiles).is_err());
         assert_eq!(TilesI8::len_of(usize::MAX, 4), None);
+    }
+
+    #[test]
+    fn expanding_stores_the_zeros_and_multiplies_the_factors() {
+        let rows: Vec<f32> = (0..20 * 300).map(|i| if i % 9 == 0 { i as f32 } else { 0.0 }).collect();
+        let sparse = Matrix::pack((20, 300, 1), &rows, None).unwrap();
+        assert!(matches!(sparse.structure(), Structure::Sparse(_)));
+        let dense = sparse.expand().unwrap().unwrap();
+        assert!(matches!(dense.structure(), Structure::Dense(_)));
+        assert_eq!(dense.to_rows::<f32>(), rows);
+        assert!(dense.expand().unwrap().is_none());
+
+        // u holds 2·q with q = 1..=6, v the rows (1, 2, 3, 4) and (5, 6, 7, 8).
+        let u = Matrix::dense((3, 2, 1), &[1i8, 2, 3, 4, 5, 6], Some(vec![2.0; 3])).unwrap();
+        let v: Vec<f32> = (1..=8u8).map(f32::from).collect();
+        let v = Matrix::dense((2, 4, 1), &v, None).unwrap();
+        let factors = Structure::LowRank { u: Arc::new(u), v: Arc::new(v) };
+        let product = Matrix::new(3, 4, 1, factors, None).unwrap().expand().unwrap().unwrap();
+        assert_eq!(
+            product.to_rows::<f32>(),
+            [22.0, 28.0, 34.0, 40.0, 46.0, 60.0, 74.0, 88.0, 70.0, 92.0, 114.0, 136.0]
+        );
     }
 
     #[test]

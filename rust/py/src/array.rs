@@ -15,7 +15,7 @@ use crate::error::raise;
 pub(crate) fn dtype(array: &Bound<'_, PyUntypedArray>) -> PyResult<DType> {
     let descr = array.dtype();
     let name: String = descr.getattr("name")?.extract()?;
-    if !descr.is_native_byteorder().unwrap_or(false) {
+    if !descr.is_native_byteorder().unwrap_or(true) {
         return Err(raise(Error::Shape(format!("array of {name}: its byte order is not this machine's"))));
     }
     DType::parse(&name).map_err(raise)

@@ -33,7 +33,7 @@ pub(crate) enum Origin<'py> {
 }
 
 #[pyfunction]
-#[pyo3(signature = (source, *, threads=None, isa=None, mmap=true, max_memory=None))]
+#[pyo3(signature = (source, *, threads=None, isa=None, mmap=true, max_memory=None, dense=false))]
 pub(crate) fn load(
     py: Python<'_>,
     source: Origin<'_>,
@@ -41,6 +41,7 @@ pub(crate) fn load(
     isa: Option<&str>,
     mmap: bool,
     max_memory: Option<usize>,
+    dense: bool,
 ) -> PyResult<Model> {
     let options = Options {
         tier: Tier::choose(isa).map_err(raise)?,
@@ -52,7 +53,14 @@ pub(crate) fn load(
         Origin::Path(path) if mmap => Source::Map(path),
         Origin::Path(path) => Source::Read(path),
     };
-    let inner = py.detach(|| run::Model::new(file::read(source)?, options)).map_err(raise)?;
+    let read = || {
+        let mut graph = file::read(source)?;
+        if dense {
+            graph.expand()?;
+        }
+        run::Model::new(graph, options)
+    };
+    let inner = py.detach(read).map_err(raise)?;
     Ok(Model { inner, mapped: matches!(source, Source::Map(_)) })
 }
 

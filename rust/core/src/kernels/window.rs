@@ -119,6 +119,20 @@ impl Window2 {
     }
 }
 
+/// Elements that planes `pitch` apart take together.
+///
+/// # Panics
+/// Where they do not fit in an address space.
+pub(super) fn span(planes: usize, plane: usize, pitch: usize) -> usize {
+    match planes.checked_sub(1) {
+        None => 0,
+        Some(before) => {
+            let span = before.checked_mul(pitch).and_then(|n| n.checked_add(plane));
+            span.filter(|&n| isize::try_from(n).is_ok()).expect("planes fit in an address space")
+        }
+    }
+}
+
 /// Outputs of one axis, as torch counts them: `⌊(input + padding - dilation·(kernel - 1) - 1) / stride⌋ + 1`; with
 /// `ceil_mode` the quotient is rounded up, but a last window that would start in the padding after the input is dropped.
 ///
@@ -165,8 +179,12 @@ pub(super) mod tests {
     #[derive(Debug)]
     pub(in crate::kernels) struct Case {
         pub(in crate::kernels) window: Window2,
-        /// Elements a slice has after its plane.
-        pub(in crate::kernels) slack: usize,
+        /// Channels of a run.
+        pub(in crate::kernels) channels: usize,
+        /// Elements between a plane and the next.
+        pub(in crate::kernels) gap: usize,
+        /// How many of them the last plane lacks.
+        pub(in crate::kernels) cut: usize,
         /// Elements from a cache line's start to the plane's.
         pub(in crate::kernels) offset: usize,
     }
@@ -179,7 +197,9 @@ pub(super) mod tests {
         let mut found = Vec::new();
         let mut add = |input: [usize; 2], kernel, stride, dilation, padding, rng: &mut Rng| {
             if let Some(window) = Window2::padded(input, kernel, stride, dilation, padding, false) {
-                found.push(Case { window, slack: [0, 5, 64][rng.below(3)], offset: rng.below(16) });
+                let gap = [0, 5, 64][rng.below(3)];
+                let (channels, cut) = (1 + rng.below(3), [0, gap][rng.below(2)]);
+                found.push(Case { window, channels, gap, cut, offset: rng.below(16) });
             }
         };
         for k in [3, 5, 7] {

@@ -12,10 +12,23 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 mod activation;
+mod binary;
+mod bytes;
+mod cat;
+mod conv;
 mod frame;
+mod integer;
+mod linear;
+mod linear_i8;
+mod map;
+mod normalize;
 mod product;
+mod reduce;
 pub mod relayout;
+mod reshape;
 pub mod size;
+mod strided;
+mod vectors;
 
 pub use frame::{Frame, Operand};
 use size::Sizes;
@@ -221,8 +234,6 @@ pub trait Operator {
 /// The op set: name in the file, module, attribute type. From it come the enum, its serialised form and its dispatch.
 macro_rules! ops {
     ($($(#[$doc:meta])* $name:literal => $module:ident::$attrs:ident),+ $(,)?) => {
-        $(mod $module;)+
-
         /// An operator with its attributes.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "op", content = "attrs")]
@@ -279,10 +290,40 @@ ops! {
     "conv" => conv::Conv,
     /// `y = x Wᵀ + b` over the last dimension.
     "linear" => linear::Linear,
+    /// `linear` in integers.
+    "linear_i8" => linear_i8::LinearI8,
     /// A function of one variable, element by element.
     "map" => map::MapOp,
+    /// float32 to bytes.
+    "quantize" => bytes::Quantize,
+    /// Bytes to float32.
+    "dequantize" => bytes::Dequantize,
+    /// A function of a byte, by table.
+    "lookup_i8" => bytes::LookupI8,
+    /// The sum of two arrays of bytes.
+    "add_i8" => bytes::AddI8,
+    /// Sums, extremes and the like over axes.
+    "reduce" => reduce::ReduceOp,
+    /// What sums to one along an axis.
+    "softmax" => normalize::Softmax,
+    /// Normalisation over the last dimensions.
+    "layer_norm" => normalize::LayerNorm,
+    /// Normalisation over groups of channels.
+    "group_norm" => normalize::GroupNorm,
+    /// A factor and an addend a channel.
+    "affine" => normalize::Affine,
+    /// A function of two variables, element by element.
+    "binary" => binary::BinaryOp,
     /// The same bytes under another shape.
     "reshape" => reshape::Reshape,
+    /// Dimensions in another order.
+    "permute" => strided::Permute,
+    /// A range of one axis.
+    "slice" => strided::Slice,
+    /// Dimensions of one element repeated.
+    "expand" => strided::Expand,
+    /// Arrays one after the other.
+    "cat" => cat::Cat,
 }
 
 /// Spreads `n` elements over the pool in ranges of a multiple of `grain`, where that pays.

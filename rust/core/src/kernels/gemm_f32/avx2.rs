@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "vector loads and stores through the strip's raw pointers")]
 
-use super::{Blocks, Run, scale_and_bias, walk, weights};
+use super::{Ahead, Blocks, Run, scale_and_bias, walk, weights};
 use crate::isa::Avx2;
 use crate::kernels::strip::{Strip, StripKernel, TILE};
 use crate::weight::Tiles;
@@ -14,7 +14,12 @@ const LANES: usize = 8;
 
 static BLOCKS: Blocks = Blocks {
     lanes: LANES,
-    wide: [(8, wide::<8, 1>), (4, wide::<4, 2>), (4, wide::<4, 3>)],
+    wide: [
+        [&[(8, wide::<8, 1>), (8, wide::<8, 1>)], &[(8, wide::<8, 1>)]],
+        [&[(6, wide::<6, 2>), (5, wide::<5, 2>), (5, wide::<5, 2>)], &[(4, wide::<4, 2>), (4, wide::<4, 2>)]],
+        [&[], &[]],
+    ],
+    seam: &[],
     tall: &[
         (1, 4, tall::<1, 4>),
         (1, 1, tall::<1, 1>),
@@ -25,7 +30,7 @@ static BLOCKS: Blocks = Blocks {
 };
 
 pub(super) fn get() -> Option<StripKernel<Run>> {
-    Avx2::detect().map(|_| StripKernel { run: run as Run, nr: 192, kb: 256 })
+    Avx2::detect().map(|_| StripKernel { run: run as Run, nr: 144, kb: 256 })
 }
 
 unsafe fn run(s: &Strip<'_, Tiles<'_, f32>>) {
@@ -38,11 +43,18 @@ unsafe fn run(s: &Strip<'_, Tiles<'_, f32>>) {
 /// # Safety
 /// As for [`walk`].
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn wide<const R: usize, const V: usize>(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize) {
+unsafe fn wide<const R: usize, const V: usize>(
+    s: &Strip<'_, Tiles<'_, f32>>,
+    r: usize,
+    j: usize,
+    mut ahead: Ahead,
+) {
     let mut sums = [[_mm256_setzero_ps(); V]; R];
     let mut w = weights(s, r);
     let mut x = s.panel.wrapping_add(j);
-    for _ in s.block.0..s.block.1 {
+    let mut step = || {
+        _mm_prefetch::<_MM_HINT_T0>(ahead.at.cast());
+        ahead.at = ahead.at.wrapping_add(ahead.step);
         // SAFETY: the panel has a row for every `k` of the block, readable to a whole number of vectors.
         let xs: [__m256; V] = from_fn(|v| unsafe { _mm256_loadu_ps(x.add(v * LANES)) });
         for (i, sums) in sums.iter_mut().enumerate() {
@@ -54,29 +66,56 @@ unsafe fn wide<const R: usize, const V: usize>(s: &Strip<'_, Tiles<'_, f32>>, r:
         }
         w = w.wrapping_add(TILE);
         x = x.wrapping_add(s.panel_stride);
+    };
+    let depth = s.block.1 - s.block.0;
+    for _ in 0..depth / 4 {
+        step();
+        step();
+        step();
+        step();
     }
-    let [lo, hi] = s.epilogue.clamp.map(|bound| _mm256_set1_ps(bound));
-    for (r, sums) in (r..s.rows.1).zip(sums) {
-        for (v, sum) in sums.into_iter().enumerate() {
-            let at = r * s.out_stride + j + v * LANES;
-            // SAFETY: a row in the range is readable and writable to a whole number of vectors, as is the residual,
-            // which has the output's shape.
-            unsafe {
-                let mut y = sum;
-                if !s.first {
-                    y = _mm256_add_ps(_mm256_loadu_ps(s.out.add(at)), y);
-                }
-                if s.last {
-                    let (scale, bias) = scale_and_bias(s, r);
-                    y = _mm256_add_ps(_mm256_mul_ps(y, _mm256_set1_ps(scale)), _mm256_set1_ps(bias));
-                    if !s.residual.is_null() {
-                        y = _mm256_add_ps(y, _mm256_loadu_ps(s.residual.add(at)));
-                    }
-                    // The second operand is the result where one is a NaN.
-                    y = _mm256_min_ps(hi, _mm256_max_ps(lo, y));
-                }
-                _mm256_storeu_ps(s.out.add(at), y);
+    for _ in 0..depth % 4 {
+        step();
+    }
+    let rows = s.rows.1 - r;
+    for (i, sums) in sums.into_iter().enumerate() {
+        if i == rows {
+            break;
+        }
+        // SAFETY: the row is in the range, and `V` vectors from `j` are in the strip.
+        unsafe { finish(s, r + i, j, sums) };
+    }
+}
+
+/// Stores `V` vectors of a row.
+///
+/// # Safety
+/// As for [`walk`]; the row is in the range.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn finish<const V: usize>(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize, mut y: [__m256; V]) {
+    let at = |v: usize| r * s.out_stride + j + v * LANES;
+    // SAFETY: the caller's: the row is readable and writable to a whole number of vectors, as is the residual, which has
+    // the output's shape.
+    unsafe {
+        if !s.first {
+            y = from_fn(|v| _mm256_add_ps(_mm256_loadu_ps(s.out.add(at(v))), y[v]));
+        }
+        if s.last {
+            let (scale, bias) = scale_and_bias(s, r);
+            y = y.map(|y| _mm256_fmadd_ps(y, _mm256_set1_ps(scale), _mm256_set1_ps(bias)));
+            if !s.residual.is_null() {
+                y = from_fn(|v| _mm256_add_ps(y[v], _mm256_loadu_ps(s.residual.add(at(v)))));
             }
+            // The second operand is the result where one is a NaN.
+            let [lo, hi] = s.epilogue.clamp.map(|bound| _mm256_set1_ps(bound));
+            y = y.map(|y| _mm256_max_ps(lo, y));
+            if s.epilogue.clamp[1] < f32::INFINITY {
+                y = y.map(|y| _mm256_min_ps(hi, y));
+            }
+        }
+        for (v, y) in y.into_iter().enumerate() {
+            _mm256_storeu_ps(s.out.add(at(v)), y);
         }
     }
 }
@@ -86,7 +125,7 @@ unsafe fn wide<const R: usize, const V: usize>(s: &Strip<'_, Tiles<'_, f32>>, r:
 /// # Safety
 /// As for [`walk`].
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tall<const C: usize, const T: usize>(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize) {
+unsafe fn tall<const C: usize, const T: usize>(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize, _: Ahead) {
     let mut sums = [[[_mm256_setzero_ps(); C]; 2]; T];
     let tiles: [*const f32; T] = from_fn(|t| weights(s, r + t * TILE));
     let mut x = s.panel.wrapping_add(j);
@@ -119,7 +158,7 @@ unsafe fn tall<const C: usize, const T: usize>(s: &Strip<'_, Tiles<'_, f32>>, r:
 /// Four columns of eight rows as eight rows of four columns.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn turn([a, b, c, d]: [__m256; 4]) -> [__m128; LANES] {
+pub(super) fn turn([a, b, c, d]: [__m256; 4]) -> [__m128; LANES] {
     let pairs =
         |a, b| [_mm256_castps_pd(_mm256_unpacklo_ps(a, b)), _mm256_castps_pd(_mm256_unpackhi_ps(a, b))];
     let ([ab0, ab2], [cd0, cd2]) = (pairs(a, b), pairs(c, d));
@@ -153,7 +192,7 @@ pub(super) unsafe fn finish_quad(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usi
         }
         if s.last {
             let (scale, bias) = scale_and_bias(s, r);
-            y = _mm_add_ps(_mm_mul_ps(y, _mm_set1_ps(scale)), _mm_set1_ps(bias));
+            y = _mm_fmadd_ps(y, _mm_set1_ps(scale), _mm_set1_ps(bias));
             if !s.residual.is_null() {
                 y = _mm_add_ps(y, _mm_loadu_ps(s.residual.add(at)));
             }

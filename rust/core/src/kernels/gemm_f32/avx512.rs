@@ -2,8 +2,8 @@
 
 #![allow(unsafe_code, reason = "vector loads and stores through the strip's raw pointers")]
 
-use super::avx2::finish_quad;
-use super::{Blocks, Run, scale_and_bias, walk, weights};
+use super::avx2::{self, finish_quad};
+use super::{Ahead, Blocks, Run, scale_and_bias, walk, weights};
 use crate::isa::Avx512;
 use crate::kernels::strip::{Strip, StripKernel, TILE};
 use crate::weight::Tiles;
@@ -15,7 +15,15 @@ const LANES: usize = 16;
 
 static BLOCKS: Blocks = Blocks {
     lanes: LANES,
-    wide: [(16, wide::<16, 1>), (8, wide::<8, 2>), (8, wide::<8, 3>)],
+    wide: [
+        [&[(16, wide::<16, 1, 0>)], &[(8, wide::<8, 1, 0>)]],
+        [&[(8, wide::<8, 2, 0>), (8, wide::<8, 2, 0>)], &[(8, wide::<8, 2, 0>)]],
+        [&[(8, wide::<8, 3, 0>), (8, wide::<8, 3, 0>)], &[(8, wide::<8, 3, 0>)]],
+    ],
+    seam: &[
+        (1, &[(8, wide::<8, 3, 1>), (8, wide::<8, 3, 1>)]),
+        (2, &[(8, wide::<8, 3, 2>), (8, wide::<8, 3, 2>)]),
+    ],
     tall: &[
         (1, 8, tall::<1, 8>),
         (1, 1, tall::<1, 1>),
@@ -29,7 +37,7 @@ static BLOCKS: Blocks = Blocks {
 };
 
 pub(super) fn get() -> Option<StripKernel<Run>> {
-    Avx512::detect().map(|_| StripKernel { run: run as Run, nr: 192, kb: 256 })
+    Avx512::detect().map(|_| StripKernel { run: run as Run, nr: 240, kb: 256 })
 }
 
 unsafe fn run(s: &Strip<'_, Tiles<'_, f32>>) {
@@ -37,16 +45,24 @@ unsafe fn run(s: &Strip<'_, Tiles<'_, f32>>) {
     unsafe { walk(s, &BLOCKS) }
 }
 
-/// `R` rows by `V` vectors of columns.
+/// `R` rows by `V` vectors of columns and, of eight rows, `C` columns more.
 ///
 /// # Safety
 /// As for [`walk`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
-unsafe fn wide<const R: usize, const V: usize>(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize) {
+unsafe fn wide<const R: usize, const V: usize, const C: usize>(
+    s: &Strip<'_, Tiles<'_, f32>>,
+    r: usize,
+    j: usize,
+    mut ahead: Ahead,
+) {
     let mut sums = [[_mm512_setzero_ps(); V]; R];
+    let mut tail = [_mm256_setzero_ps(); C];
     let mut w = weights(s, r);
     let mut x = s.panel.wrapping_add(j);
-    for _ in s.block.0..s.block.1 {
+    let mut step = || {
+        _mm_prefetch::<_MM_HINT_T0>(ahead.at.cast());
+        ahead.at = ahead.at.wrapping_add(ahead.step);
         // SAFETY: the panel has a row for every `k` of the block, readable to a whole number of vectors.
         let xs: [__m512; V] = from_fn(|v| unsafe { _mm512_loadu_ps(x.add(v * LANES)) });
         for (i, sums) in sums.iter_mut().enumerate() {
@@ -56,31 +72,71 @@ unsafe fn wide<const R: usize, const V: usize>(s: &Strip<'_, Tiles<'_, f32>>, r:
                 *sum = _mm512_fmadd_ps(w, x, *sum);
             }
         }
+        for (c, sum) in tail.iter_mut().enumerate() {
+            // SAFETY: as above; `C` columns past the last whole vector are in the strip or what pads it.
+            let (w, x) = unsafe { (_mm256_loadu_ps(w), *x.add(V * LANES + c)) };
+            *sum = _mm256_fmadd_ps(w, _mm256_set1_ps(x), *sum);
+        }
         w = w.wrapping_add(TILE);
         x = x.wrapping_add(s.panel_stride);
+    };
+    let depth = s.block.1 - s.block.0;
+    for _ in 0..depth / 4 {
+        step();
+        step();
+        step();
+        step();
     }
-    let [lo, hi] = s.epilogue.clamp.map(|bound| _mm512_set1_ps(bound));
-    for (r, sums) in (r..s.rows.1).zip(sums) {
-        for (v, sum) in sums.into_iter().enumerate() {
-            let at = r * s.out_stride + j + v * LANES;
-            // SAFETY: a row in the range is readable and writable to a whole number of vectors, as is the residual,
-            // which has the output's shape.
-            unsafe {
-                let mut y = sum;
-                if !s.first {
-                    y = _mm512_add_ps(_mm512_loadu_ps(s.out.add(at)), y);
-                }
-                if s.last {
-                    let (scale, bias) = scale_and_bias(s, r);
-                    y = _mm512_add_ps(_mm512_mul_ps(y, _mm512_set1_ps(scale)), _mm512_set1_ps(bias));
-                    if !s.residual.is_null() {
-                        y = _mm512_add_ps(y, _mm512_loadu_ps(s.residual.add(at)));
-                    }
-                    // The second operand is the result where one is a NaN.
-                    y = _mm512_min_ps(hi, _mm512_max_ps(lo, y));
-                }
-                _mm512_storeu_ps(s.out.add(at), y);
+    for _ in 0..depth % 4 {
+        step();
+    }
+    let rows = s.rows.1 - r;
+    for (i, sums) in sums.into_iter().enumerate() {
+        if i == rows {
+            break;
+        }
+        // SAFETY: the row is in the range, and `V` vectors from `j` are in the strip.
+        unsafe { finish(s, r + i, j, sums) };
+    }
+    if C > 0 {
+        let column = |i: usize| if i < C { tail[i] } else { _mm256_setzero_ps() };
+        let quads = avx2::turn([column(0), column(1), column(2), column(3)]);
+        for (r, quad) in (r..s.rows.1).zip(quads) {
+            // SAFETY: the row is in the range, and four columns past the last whole vector are in what pads the strip.
+            unsafe { finish_quad(s, r, j + V * LANES, quad) };
+        }
+    }
+}
+
+/// Stores `V` vectors of a row.
+///
+/// # Safety
+/// As for [`walk`]; the row is in the range.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
+unsafe fn finish<const V: usize>(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize, mut y: [__m512; V]) {
+    let at = |v: usize| r * s.out_stride + j + v * LANES;
+    // SAFETY: the caller's: the row is readable and writable to a whole number of vectors, as is the residual, which has
+    // the output's shape.
+    unsafe {
+        if !s.first {
+            y = from_fn(|v| _mm512_add_ps(_mm512_loadu_ps(s.out.add(at(v))), y[v]));
+        }
+        if s.last {
+            let (scale, bias) = scale_and_bias(s, r);
+            y = y.map(|y| _mm512_fmadd_ps(y, _mm512_set1_ps(scale), _mm512_set1_ps(bias)));
+            if !s.residual.is_null() {
+                y = from_fn(|v| _mm512_add_ps(y[v], _mm512_loadu_ps(s.residual.add(at(v)))));
             }
+            // The second operand is the result where one is a NaN.
+            let [lo, hi] = s.epilogue.clamp.map(|bound| _mm512_set1_ps(bound));
+            y = y.map(|y| _mm512_max_ps(lo, y));
+            if s.epilogue.clamp[1] < f32::INFINITY {
+                y = y.map(|y| _mm512_min_ps(hi, y));
+            }
+        }
+        for (v, y) in y.into_iter().enumerate() {
+            _mm512_storeu_ps(s.out.add(at(v)), y);
         }
     }
 }
@@ -90,7 +146,7 @@ unsafe fn wide<const R: usize, const V: usize>(s: &Strip<'_, Tiles<'_, f32>>, r:
 /// # Safety
 /// As for [`walk`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
-unsafe fn tall<const C: usize, const T: usize>(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize) {
+unsafe fn tall<const C: usize, const T: usize>(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize, _: Ahead) {
     let mut sums = [[_mm512_setzero_ps(); C]; T];
     let tiles: [*const f32; T] = from_fn(|t| weights(s, r + t * TILE));
     let mut x = s.panel.wrapping_add(j);

@@ -7,6 +7,10 @@
 //!
 //! A sum goes through `k` in order within a block of the depth, and blocks are added in order, whichever register block
 //! computes it: its bits do not depend on how columns or rows are cut.
+//!
+//! A panel may as well be rows of an activation in place as a packed copy: the columns that come next are fetched while
+//! the last rows of a weight pass over the present ones, so packing pays only where it gathers anyway. Columns are best
+//! cut into strips of multiples of 48, which every tier's blocks divide, with what is left over in the last.
 
 #![allow(unsafe_code, reason = "the loop nest calls register blocks, which take the strip's raw pointers")]
 
@@ -40,58 +44,128 @@ pub static TABLE: &[Impl<StripKernel<Run>>] = &[
 /// Computes one register block, whose first element is row `r`, column `j` of the strip.
 ///
 /// Rows from the range's end on are not stored; columns are, up to the next multiple of [`LANES`](super::strip::LANES).
-type Block = for<'a> unsafe fn(&Strip<'a, Tiles<'a, f32>>, r: usize, j: usize);
+type Block = for<'a> unsafe fn(&Strip<'a, Tiles<'a, f32>>, r: usize, j: usize, ahead: Ahead);
+
+/// What a block is to fetch into the cache while it computes: one element at each step of the depth, whose line soon
+/// will be read. It may lie outside of every allocation, as nothing but a prefetch may use it.
+#[derive(Clone, Copy)]
+struct Ahead {
+    at: *const f32,
+    step: usize,
+}
 
 /// Most vectors of columns in a register block.
 const WIDE: usize = 3;
+
+/// Register blocks one below the other, each with the rows it has.
+type Cover = &'static [(usize, Block)];
 
 /// The register blocks of a tier.
 struct Blocks {
     /// Columns in a vector.
     lanes: usize,
-    /// With columns in the lanes: rows, which divide [`TILE`], and the block of one, two and three vectors.
-    wide: [(usize, Block); WIDE],
+    /// With columns in the lanes: blocks of one, two and three vectors (none where the registers do not suffice) that
+    /// cover a tile, and others that cover half of one.
+    wide: [[Cover; 2]; WIDE],
+    /// Blocks that cover a tile with three vectors and a few single columns more: the most of those, and the blocks.
+    seam: &'static [(usize, Cover)],
     /// With rows in the lanes: most columns, tiles of rows, and the block; fewest columns first and, among equals, most
     /// tiles first, down to a single one.
     tall: &'static [(usize, usize, Block)],
 }
 
+/// Rows that all columns of a strip pass over before the next: their weights, 128 KiB for a block of the depth of 256,
+/// stay in the second-level cache meanwhile.
+const CHUNK: usize = 128;
+
 /// Lays a tier's blocks over a strip.
 ///
-/// The columns of a block are the outer loop: `kb` rows of them stay in the first-level cache while the weights, fewer
-/// bytes for the same work, pass by.
+/// Within a chunk of rows the columns of a block are the outer loop: `kb` rows of them stay in the first-level cache
+/// while the weights, fewer bytes for the same work, pass by.
 ///
 /// # Safety
 /// As for [`StripKernel`], for the tier the blocks are written for.
 unsafe fn walk(s: &Strip<'_, Tiles<'_, f32>>, blocks: &Blocks) {
-    let rest = s.n % blocks.lanes;
-    let tall = if rest == 0 { None } else { blocks.tall.iter().position(|&(columns, ..)| rest <= columns) };
-    let mut vectors = if tall.is_some() { s.n / blocks.lanes } else { s.n.div_ceil(blocks.lanes) };
-    let mut j = 0;
-    while vectors > 0 {
-        // Four vectors are better two and two than three and one: a single one keeps few sums in flight.
-        let width = if vectors == 4 { 2 } else { vectors.min(WIDE) };
-        let (rows, block) = blocks.wide[width - 1];
-        for r in s.rows().step_by(rows) {
-            // SAFETY: the caller's; `r` is in the range and columns `j..` of the strip are left.
-            unsafe { block(s, r, j) };
+    let (whole, rest) = (s.n / blocks.lanes, s.n % blocks.lanes);
+    let widest = blocks.wide.iter().filter(|covers| !covers[0].is_empty()).count();
+    // What takes the columns after the last whole vector: a seam, tall blocks or, failing both, one more vector.
+    let seam = blocks.seam.iter().find(|&&(most, _)| (1..=most).contains(&rest));
+    let seam = seam.filter(|_| whole > 0 && whole % WIDE == 0);
+    let tall = blocks.tall.iter().position(|&(most, ..)| (1..=most).contains(&rest));
+    let tall = tall.filter(|_| seam.is_none());
+    let vectors = whole + usize::from(rest > 0 && seam.is_none() && tall.is_none());
+    for start in s.rows().step_by(CHUNK) {
+        let end = s.rows.1.min(start + CHUNK);
+        let mut left = vectors;
+        while left > 0 {
+            let j = (vectors - left) * blocks.lanes;
+            // Four vectors are better two and two than three and one: a single one keeps few sums in flight.
+            let width = if left == 4 { widest.min(2) } else { widest.min(left) };
+            let columns = width * blocks.lanes;
+            for tile in (start..end).step_by(TILE) {
+                let cover = match seam {
+                    Some(&(_, cover)) if left == WIDE => cover,
+                    _ => blocks.wide[width - 1][usize::from(end - tile <= TILE / 2)],
+                };
+                let mut r = tile;
+                for &(rows, block) in cover {
+                    if r >= end {
+                        break;
+                    }
+                    // SAFETY: the caller's; `r` is in the range and columns `j..` of the strip are left.
+                    unsafe { block(s, r, j, ahead(s, r, rows, end, j, columns)) };
+                    r += rows;
+                }
+            }
+            left -= width;
         }
-        j += width * blocks.lanes;
-        vectors -= width;
+        let Some(tall) = tall else { continue };
+        let most = blocks.tall[tall].0;
+        let mut r = start;
+        while r < end {
+            let left = (end - r).div_ceil(TILE);
+            let &(_, tiles, block) = blocks.tall[tall..]
+                .iter()
+                .find(|&&(columns, tiles, _)| columns == most && tiles <= left)
+                .expect("blocks with rows in the lanes go down to a single tile");
+            // SAFETY: the caller's; `tiles` tiles from `r` are left, and so are the columns after the whole vectors.
+            unsafe { block(s, r, whole * blocks.lanes, next_weights(s, r, TILE)) };
+            r += tiles * TILE;
+        }
     }
-    let Some(tall) = tall else { return };
-    let columns = blocks.tall[tall].0;
-    let mut r = s.rows.0;
-    while r < s.rows.1 {
-        let left = (s.rows.1 - r).div_ceil(TILE);
-        let &(_, tiles, block) = blocks.tall[tall..]
-            .iter()
-            .find(|&&(c, tiles, _)| c == columns && tiles <= left)
-            .expect("blocks with rows in the lanes go down to a single tile");
-        // SAFETY: the caller's; `tiles` tiles from `r` and columns `j..` of the strip are left.
-        unsafe { block(s, r, j) };
-        r += tiles * TILE;
+}
+
+/// float32 elements of a cache line.
+const LINE: usize = 16;
+
+/// What to fetch ahead while `rows` rows from `r` on pass over `columns` columns from `j` on: the next columns during
+/// the last blocks of rows before `end`, a line of each of their rows a block, and the next tile of weights before.
+fn ahead(
+    s: &Strip<'_, Tiles<'_, f32>>,
+    r: usize,
+    rows: usize,
+    end: usize,
+    j: usize,
+    columns: usize,
+) -> Ahead {
+    let line = (end - r - 1) / rows;
+    if line < columns.div_ceil(LINE) {
+        // After the strip's last columns come the next block of the depth or, where rows are longer than the strip,
+        // the next strip's columns.
+        let next =
+            if j + columns < s.n || s.last { j + columns } else { (s.block.1 - s.block.0) * s.panel_stride };
+        return Ahead { at: s.panel.wrapping_add(next + line * LINE), step: s.panel_stride };
     }
+    next_weights(s, r, rows)
+}
+
+/// The share of `rows` rows from `r` on in fetching the tile of weights after theirs.
+fn next_weights(s: &Strip<'_, Tiles<'_, f32>>, r: usize, rows: usize) -> Ahead {
+    let (tile, depth) = (r / TILE, s.block.1 - s.block.0);
+    let (tile, k) =
+        if (tile + 1) * TILE < s.rows.1 { (tile + 1, s.block.0) } else { (s.rows.0 / TILE, s.block.1) };
+    let at = (tile * s.weight.k() + k) * TILE + r % TILE * depth;
+    Ahead { at: s.weight.values().as_ptr().wrapping_add(at), step: rows }
 }
 
 /// The weights of row `r` for the strip's block of the depth, [`TILE`] apart.

@@ -2,15 +2,23 @@
 
 #![allow(unsafe_code, reason = "reads and writes through the strip's raw pointers")]
 
-use super::{Blocks, Run, scale_and_bias, walk, weights};
+use super::{Ahead, Blocks, Run, scale_and_bias, walk, weights};
 use crate::kernels::strip::{Strip, StripKernel, TILE};
 use crate::weight::Tiles;
 
 const ROWS: usize = 4;
 const LANES: usize = 8;
 
-static BLOCKS: Blocks =
-    Blocks { lanes: LANES, wide: [(ROWS, wide::<1>), (ROWS, wide::<2>), (ROWS, wide::<3>)], tall: &[] };
+static BLOCKS: Blocks = Blocks {
+    lanes: LANES,
+    wide: [
+        [&[(ROWS, block), (ROWS, block), (ROWS, block), (ROWS, block)], &[(ROWS, block), (ROWS, block)]],
+        [&[], &[]],
+        [&[], &[]],
+    ],
+    seam: &[],
+    tall: &[],
+};
 
 pub(super) fn get() -> StripKernel<Run> {
     StripKernel { run, nr: 192, kb: 256 }
@@ -23,16 +31,7 @@ unsafe fn run(s: &Strip<'_, Tiles<'_, f32>>) {
 
 /// # Safety
 /// As for [`walk`].
-unsafe fn wide<const V: usize>(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize) {
-    for v in 0..V {
-        // SAFETY: the caller's.
-        unsafe { block(s, r, j + v * LANES) };
-    }
-}
-
-/// # Safety
-/// As for [`walk`].
-unsafe fn block(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize) {
+unsafe fn block(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize, _: Ahead) {
     let mut sums = [[0.0f32; LANES]; ROWS];
     let w = weights(s, r);
     for k in 0..s.block.1 - s.block.0 {

@@ -1,4 +1,4 @@
-//! AVX2: eight columns a vector, four vectors a strip.
+//! AVX2: eight columns a vector, eight vectors a strip.
 #![allow(unsafe_code, reason = "loads and stores through the strip's pointers")]
 
 #[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
@@ -17,7 +17,7 @@ type Vector = __m256;
 const LANES: usize = 8;
 
 strip_kernels! {
-    token: Avx2::detect(), vectors: [1 2 3 4], kb: 256,
+    token: Avx2::detect(), vectors: [1 2 3 4 5 6 7 8], sums: 1, kb: 256,
     #[target_feature(enable = "avx2,fma,f16c")]
 }
 

@@ -17,7 +17,7 @@ type Vector = __m512;
 const LANES: usize = 16;
 
 strip_kernels! {
-    token: Avx512::detect(), vectors: [1 2 3 4], kb: 256,
+    token: Avx512::detect(), vectors: [1 2 3 4], sums: 2, kb: 256,
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 }
 

@@ -26,7 +26,10 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+pub mod cost;
 mod scalar;
+
+pub(super) use scalar::widen;
 
 /// The code of one tier, for values of one type.
 pub type Run<T> = for<'a> unsafe fn(&Strip<'a, SparseRows<'a, T>>);
@@ -71,14 +74,15 @@ type Scratch = [std::mem::MaybeUninit<f32>; 16 * 256];
 /// `splat`, `load`, `store`, `fma`, `mul`, `add` and `clamp`, and `widen_f16` and `widen_i8` from a slice to as many
 /// floats, which may write up to the next multiple of [`TILE`](super::strip::TILE).
 ///
-/// `vectors` lists the widths a strip may have; the last is the kernel's `nr`.
+/// `vectors` lists the widths a strip may have; the last is the kernel's `nr`. Non-zeros are dealt to `sums` independent
+/// sums (a divisor of four), as many as keep the multiply-add units busy across their latency even in a narrow strip.
 macro_rules! strip_kernels {
-    (token: $token:expr, vectors: [$($v:literal)+], kb: $kb:literal, $(#[$feature:meta])?) => {
+    (token: $token:expr, vectors: [$($v:literal)+], sums: $sums:literal, kb: $kb:literal, $(#[$feature:meta])?) => {
         /// Rows `rows` of one group over `V` vectors of columns.
         ///
         /// # Safety
-        /// The pointers of `s` are valid as [`StripKernel`] says; `index` and `value` have as many elements as the
-        /// `counts` of `rows` add up to, and every index is a row of the panel.
+        /// The pointers of `s` are valid as [`StripKernel`] says; `index` and `value` have as many elements as `counts`,
+        /// one for each of `rows`, add up to, and every index is a row of the panel.
         $(#[$feature])?
         #[inline]
         unsafe fn group<const V: usize, T>(
@@ -88,26 +92,54 @@ macro_rules! strip_kernels {
             mut index: *const u8,
             mut value: *const f32,
         ) {
-            for r in rows {
+            for (r, &count) in rows.zip(counts) {
                 // SAFETY: `r` is a row of `out`; each of its vectors starts below `n`, so ends within the row.
                 let out = unsafe { s.out.add(r * s.out_stride) };
-                let mut sum = [zero(); V];
+                let mut sums = [[zero(); V]; $sums];
+                let sums_of = sums.len();
                 if !s.first {
-                    for (v, sum) in sum.iter_mut().enumerate() {
+                    for (v, sum) in sums[0].iter_mut().enumerate() {
                         // SAFETY: as above; the first block has written them.
                         *sum = unsafe { load(out.add(v * LANES)) };
                     }
                 }
-                for _ in 0..counts[r] {
-                    // SAFETY: the caller vouches for the index, the value and the panel's row that the index names.
-                    unsafe {
-                        let x = s.panel.add(usize::from(*index) * s.panel_stride);
-                        let w = splat(*value);
-                        for (v, sum) in sum.iter_mut().enumerate() {
-                            *sum = fma(w, load(x.add(v * LANES)), *sum);
+                let count = usize::from(count);
+                for _ in 0..count / 4 {
+                    // One load for four indices: this loop is bound by its loads.
+                    // SAFETY: the row has four more indices and values.
+                    let columns = unsafe { index.cast::<[u8; 4]>().read() };
+                    for (i, column) in columns.into_iter().enumerate() {
+                        // SAFETY: the caller vouches for the index, the value and the panel's row that the index names.
+                        unsafe {
+                            let x = s.panel.add(usize::from(column) * s.panel_stride);
+                            let w = splat(*value.add(i));
+                            for (v, sum) in sums[i % sums_of].iter_mut().enumerate() {
+                                *sum = fma(w, load(x.add(v * LANES)), *sum);
+                            }
                         }
-                        index = index.add(1);
-                        value = value.add(1);
+                    }
+                    // SAFETY: at most one past the end.
+                    unsafe { (index, value) = (index.add(4), value.add(4)) };
+                }
+                let rest = count % 4;
+                for i in 0..3 {
+                    if i < rest {
+                        // SAFETY: as above.
+                        unsafe {
+                            let x = s.panel.add(usize::from(*index.add(i)) * s.panel_stride);
+                            let w = splat(*value.add(i));
+                            for (v, sum) in sums[i % sums_of].iter_mut().enumerate() {
+                                *sum = fma(w, load(x.add(v * LANES)), *sum);
+                            }
+                        }
+                    }
+                }
+                // SAFETY: at most one past the end.
+                unsafe { (index, value) = (index.add(rest), value.add(rest)) };
+                let [mut sum, more @ ..] = sums;
+                for more in more {
+                    for (sum, more) in sum.iter_mut().zip(more) {
+                        *sum = add(*sum, more);
                     }
                 }
                 if s.last {
@@ -143,10 +175,17 @@ macro_rules! strip_kernels {
             s: &Strip<'_, SparseRows<'_, T>>,
             widen: impl Fn(&[T], &mut Scratch) -> *const f32,
         ) {
-            let b = s.block.0 / s.weight.block();
-            let block = s.weight.at(b);
-            debug_assert_eq!(s.block, (block.k0, s.weight.k().min(block.k0 + s.weight.block())));
             debug_assert!(s.rows.0.is_multiple_of(TILE) && s.n <= V * LANES);
+            if s.weight.k() == 0 {
+                for r in s.rows().step_by(TILE) {
+                    let rows = r..s.rows.1.min(r + TILE);
+                    // SAFETY: the caller's promise; no non-zeros.
+                    unsafe { group::<V, T>(s, rows, &[0; TILE], std::ptr::null(), std::ptr::null()) };
+                }
+                return;
+            }
+            let block = s.weight.at(s.block.0 / s.weight.block());
+            debug_assert_eq!(s.block, (block.k0, s.weight.k().min(block.k0 + s.weight.block())));
             let mut scratch: Scratch = [const { MaybeUninit::uninit() }; 16 * 256];
             for r in s.rows().step_by(TILE) {
                 let (start, end) = (block.starts[r / TILE] as usize, block.starts[r / TILE + 1] as usize);
@@ -155,7 +194,7 @@ macro_rules! strip_kernels {
                 let rows = r..s.rows.1.min(r + TILE);
                 // SAFETY: the caller's promise; `sparse_starts` has checked that the counts of a group add up to its
                 // `end - start` and that indices are columns of the block.
-                unsafe { group::<V, T>(s, rows, block.counts, index, value) };
+                unsafe { group::<V, T>(s, rows.clone(), &block.counts[rows], index, value) };
             }
         }
 
@@ -452,6 +491,34 @@ mod tests {
             let out = run(&kernel, &w, &Case { x: &x, epilogue: clamp, ..case });
             assert!(out[32..32 + n].iter().all(|y| y.is_nan()), "{tier}");
             assert!(out[..n].iter().all(|&y| y == 0.0), "{tier}");
+        });
+    }
+
+    #[test]
+    fn a_depth_of_zero_leaves_the_epilogue() {
+        for_each_impl(TABLE_F32, |tier, kernel| {
+            let w = sparse_matrix::<f32>(18, 0, 256, &[]);
+            let bias: Vec<f32> = (0..18).map(|r| r as f32).collect();
+            let mut out = Aligned::from(&[7.0; 18 * 16], 0);
+            let s = Strip {
+                weight: w.rows::<f32>(),
+                rows: (0, 18),
+                block: (0, 0),
+                panel: [].as_ptr(),
+                panel_stride: 16,
+                n: 5,
+                out: out.as_mut_ptr(),
+                out_stride: 16,
+                residual: std::ptr::null(),
+                epilogue: Epilogue { scale: None, bias: Some(&bias), clamp: [0.5, 16.5] },
+                first: true,
+                last: true,
+            };
+            // SAFETY: as in `run`.
+            unsafe { (kernel.run)(&s) };
+            for r in 0..18 {
+                assert_eq!(out[r * 16..][..5], [(r as f32).clamp(0.5, 16.5); 5], "{tier}");
+            }
         });
     }
 

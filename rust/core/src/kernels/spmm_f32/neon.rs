@@ -18,7 +18,7 @@ type Vector = float32x4_t;
 const LANES: usize = 4;
 
 strip_kernels! {
-    token: Neon::detect(), vectors: [1 2 3 4 5 6 7 8], kb: 256,
+    token: Neon::detect(), vectors: [1 2 3 4 5 6 7 8], sums: 1, kb: 256,
     #[target_feature(enable = "neon")]
 }
 

@@ -19,6 +19,7 @@ from ._core import Builder, Error
 from .capture import capture
 from .lower import Lowering
 from .passes.round_weights import round_weights
+from .passes.verify import difference, disagreement
 from .program import Program
 from .report import Report, Row
 
@@ -41,7 +42,7 @@ def convert(
 
     Args:
         module: Taken as it computes in eval mode; on the CPU, in float32.
-        example_inputs: A tuple of what the model is called with. Its values should be typical: the answers are compared.
+        example_inputs: A tuple of what the model is called with; typical values, since the answers are compared.
         path: The file to write, `.goss` by custom.
         weights: How to store weights that are not integers already: `float32` (the numbers torch had), `float16` (a
             weight with values it cannot hold stays float32, and the report says so) or `int8` (symmetric, one scale
@@ -53,7 +54,7 @@ def convert(
         What became of each layer, and how far the file's answer is from torch's.
 
     Raises:
-        UnsupportedOpError: Operations of the model cannot be converted; all are named, with module path and source line.
+        UnsupportedOpError: Operations of the model cannot be converted; all are named, with module path and line.
         Error: The model cannot be captured, or the file's answer is not torch's.
         ValueError: `weights` is none of the three.
     """
@@ -95,21 +96,77 @@ def _check(program: Program, lowering: Lowering, want: Sequence[Tensor], path: P
     model = runtime.load(path)
     answer = model.run(*(t.contiguous() for t in program.example))
     answers = answer if isinstance(answer, tuple) else (answer,)
-    largest = 0.0
-    for name, got, exact, torchs in zip(program.outputs, answers, want, program.expected, strict=True):
-        if got.shape != exact.shape or got.dtype != exact.dtype:
-            raise Error(
-                f"output {name}: the file gives {got.dtype} {list(got.shape)}, torch {exact.dtype} {list(exact.shape)};"
-                " this is a bug in gossamer, and nothing was written"
-            )
-        error, bound = passes.difference(got, exact), passes.tolerance(program, exact)
-        if error > bound:
-            raise Error(
-                f"output {name}: the file's answer is {error:.3g} from torch's, rounding explains {bound:.3g};"
-                " nothing was written. Are the example inputs typical, and the model deterministic?"
-            )
-        largest = max(largest, passes.difference(got, torchs))
+    problem = disagreement(program, answers, want)
+    if problem:
+        raise Error(
+            f"{problem}; nothing was written. Is the model deterministic, and are the example's values typical?"
+            " If so, this is a bug in gossamer"
+        )
+    largest = max(map(difference, answers, program.expected), default=0.0)
     facts = {layer["name"]: layer for layer in model.layers}
-    rows = [_row(program, layer, facts[layer.name]) for layer in _once(program, lowering)]
-    size = max((float(t.abs().max()) for t in program.expected if t.dtype.is_floating_point and t.numel()), default=0.0)
-    return Report(rows, before, path.stat().st_size, largest, size, list(program.notes))
+    rows = _rows(program, lowering, facts)
+    size = max((float(t.abs().max()) for t in program.expected if t.is_floating_point() and t.numel()), default=0.0)
+    return Report(rows, before, path.stat().st_size, largest, size, model.isa, list(program.notes))
+
+
+def _bytes(program: Program) -> int:
+    """Bytes of the tensors a program reads, each counted once however many layers share it."""
+    tensors = [program.constant(n) for n in program.graph.nodes if n.op == "get_attr"]
+    return sum(
+        {t.untyped_storage().data_ptr(): t.numel() * t.element_size() for t in tensors if t is not None}.values()
+    )
+
+
+def _rows(program: Program, lowering: Lowering, facts: dict[str, dict[str, Any]]) -> list[Row]:
+    """What torch had of each layer, and what the file has."""
+    rows: list[Row] = []
+    owners: dict[int, str] = {}
+    for layer in lowering.layers:
+        fact = facts[layer.name]
+        tensors = [program.tensor(name) for name in layer.weights]
+        fresh = [t for t in tensors if t.untyped_storage().data_ptr() not in owners]
+        matrices = [t for t in tensors if t.dim() > 1] or tensors
+        shared = [owners[p] for t in matrices if (p := t.untyped_storage().data_ptr()) in owners]
+        zeros = sum(int((t == 0).sum()) for t in matrices)
+        rows.append(
+            Row(
+                layer.path,
+                layer.op,
+                fact.get("format", "plain"),
+                zeros / max(sum(t.numel() for t in matrices), 1),
+                sum(t.numel() * t.element_size() for t in fresh),
+                sum(t.numel() * 4 for t in fresh) if shared else fact["bytes"],
+                fact["kernel"],
+                f"shares the weight of {shared[0]}" if shared else fact["reason"],
+            )
+        )
+        owners.update({t.untyped_storage().data_ptr(): layer.path for t in fresh})
+    return rows
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[..., None]]:
+    """Shows how far a conversion is, where somebody is looking and rich is installed.
+
+    Yields:
+        A function that starts a stage by name, with its number of steps, or, without a name, counts a step.
+    """
+    try:
+        from rich.progress import Progress
+    except ModuleNotFoundError:
+        Progress = None
+    if Progress is None or not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def step(stage: str | None = None, steps: int | None = None) -> None:
+            if stage is None:
+                bar.advance(task)
+            else:
+                bar.reset(task, description=stage, total=steps)
+
+        yield step

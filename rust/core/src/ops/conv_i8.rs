@@ -1,0 +1,233 @@
+//! `conv_i8`: `conv` in integers, as `kernels/strip_i8` defines them.
+
+#![allow(unsafe_code, reason = "strips of one output are written by several threads")]
+
+use super::conv::Geometry;
+use super::frame::Shared;
+use super::integer::{self, Quantized};
+use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
+use crate::error::{Result, ensure};
+use crate::kernels::pack::{self, Fill, LANES_U8, Taps};
+use crate::kernels::strip_i8::{LANES, NR, StripI8};
+use crate::kernels::window::Window2;
+use crate::kernels::{depthwise_i8, gemm_i8, pick};
+use crate::tensor::{DType, Meta, Planes};
+use crate::weight::{Matrix, Plain, QUAD, Structure};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Attributes of `conv_i8`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConvI8 {
+    /// Where the taps lie.
+    #[serde(flatten)]
+    pub geometry: Geometry,
+    /// The integers.
+    #[serde(flatten)]
+    pub quantized: Quantized,
+}
+
+/// Channels whose taps are packed at a time: their rows stay in the first-level cache, and are whole groups of four.
+const CHANNELS: usize = 16;
+
+impl Operator for ConvI8 {
+    const ARITY: (usize, usize) = (4, 5);
+
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Meta>> {
+        let (x, geometry) = (args.meta(0)?, &self.geometry);
+        let window = geometry.window(x)?;
+        let taps = window.kernel()[0] * window.kernel()[1];
+        ensure!(
+            geometry.groups > 0 && x.shape[1].is_multiple_of(geometry.groups),
+            Graph,
+            "input {x}: its channels are no {} groups",
+            geometry.groups
+        );
+        let k = x.shape[1] / geometry.groups * taps;
+        let m = if geometry.is_depthwise(x) {
+            let m = args.meta(1)?.shape.first().copied().unwrap_or(0);
+            args.plain(1, DType::Int8, m * taps)?;
+            m
+        } else {
+            let weight = integer::matrix(args)?;
+            ensure!(
+                weight.k() == k && weight.groups() == geometry.groups && k > 0,
+                Graph,
+                "weight is {} x {} in {} groups, input {x} wants {k} columns in {}",
+                weight.m(),
+                weight.k(),
+                weight.groups(),
+                geometry.groups
+            );
+            weight.m()
+        };
+        ensure!(m.is_multiple_of(geometry.groups), Graph, "{m} output channels are no {} groups", geometry.groups);
+        Ok(vec![self.quantized.infer(args, m, k, geometry.output(x, m)?)?])
+    }
+
+    fn wants(&self, _args: &Args<'_>) -> Wants {
+        Wants::Features
+    }
+
+    fn prepare(&self, site: &Site<'_>) -> Result<Prepared> {
+        let x = site.args.meta(0)?;
+        if self.geometry.is_depthwise(x) { self.depthwise(site) } else { self.strips(site) }
+    }
+}
+
+impl ConvI8 {
+    /// Each channel by itself, planes spread over the threads.
+    fn depthwise(&self, site: &Site<'_>) -> Result<Prepared> {
+        let (x, out) = (site.args.meta(0)?, &site.outputs[0]);
+        let window = self.geometry.window(x)?;
+        let (from, to) = (Planes::of(x, site.layouts[0]), Planes::of(out, site.layout));
+        let residual_pitch = pitch_of_residual(site);
+        let taps = window.kernel()[0] * window.kernel()[1];
+        let weight: Arc<Plain> = Arc::clone(site.args.plain(1, DType::Int8, to.channels * taps)?);
+        let sums: Vec<i32> =
+            weight.of::<i8>().chunks_exact(taps).map(|filter| filter.iter().map(|&w| i32::from(w)).sum()).collect();
+        let epilogue = self.quantized.epilogue(site, &sums)?;
+        let (tier, kernel) = pick(depthwise_i8::TABLE, site.tier);
+        let per_channel = to.channels / self.geometry.groups;
+        let zero_point = self.quantized.x_zero_point;
+        let size = out.dtype.size();
+        let (flops, weight_bytes) = (2.0 * (to.n * to.channels * to.plane * taps) as f64, weight.bytes.len());
+        let mut step = Step::new(format!("depthwise_i8/{tier}"), move |frame: &Frame<'_>| {
+            let (x, weights) = (frame.input::<u8>(0), weight.of::<i8>());
+            let residual = epilogue.residual.map(|_| frame.input::<u8>(4));
+            let out = Shared(frame.output_ptr::<u8>(0));
+            let group = (32 * 1024 / to.pitch.max(1)).max(1);
+            let planes = to.n * to.channels;
+            frame.pool.run(planes.div_ceil(group), &|item, _| {
+                for plane in item * group..((item + 1) * group).min(planes) {
+                    let (image, channel) = (plane / to.channels, plane % to.channels);
+                    let source = image * from.channels + channel / per_channel;
+                    let requant = epilogue.rows(channel, 1);
+                    // SAFETY: the output holds that many planes a pitch apart; each is one item's.
+                    let out = unsafe { out.part(plane * to.pitch * size, (plane + 1) * to.pitch * size) };
+                    let call = depthwise_i8::Plane {
+                        window: &window,
+                        x: &x[source * from.pitch..][..from.pitch],
+                        x_zero_point: zero_point,
+                        weights: &weights[channel * taps..][..taps],
+                        scale: requant.scale[0],
+                        bias: requant.bias[0],
+                        residual: residual
+                            .zip(epilogue.residual)
+                            .map(|(residual, scaled)| (&residual[plane * residual_pitch..][..residual_pitch], scaled)),
+                        output: epilogue.output,
+                    };
+                    kernel(&call, out);
+                }
+            });
+        });
+        step.flops = flops;
+        step.weight_bytes = weight_bytes;
+        Ok(step.into())
+    }
+
+    /// As a product of the weight and a panel of what the taps see.
+    fn strips(&self, site: &Site<'_>) -> Result<Prepared> {
+        let (x, out) = (site.args.meta(0)?, &site.outputs[0]);
+        let window = self.geometry.window(x)?;
+        let (from, to) = (Planes::of(x, site.layouts[0]), Planes::of(out, site.layout));
+        let residual_pitch = pitch_of_residual(site);
+        let groups = self.geometry.groups;
+        let (depth, m) = (from.channels / groups, to.channels / groups);
+        let taps = window.kernel()[0] * window.kernel()[1];
+        let stored = integer::matrix(&site.args)?;
+        let epilogue = self.quantized.epilogue(site, &integer::row_sums(stored))?;
+        let matrix = match stored.structure() {
+            Structure::Dense(_) => Arc::clone(stored),
+            _ => stored.form("dense", |stored| {
+                let dense = Matrix::dense((stored.m(), stored.k(), groups), &stored.to_rows::<i8>(), None)?;
+                let bytes = dense.bytes();
+                Ok((dense, bytes))
+            })?,
+        };
+        let (tier, kernel) = pick(gemm_i8::TABLE, site.tier);
+        let (_, fill) = pick(pack::TABLE_U8, site.tier);
+        let direct = self.geometry.is_pointwise();
+        let zero_point = self.quantized.x_zero_point;
+        let size = out.dtype.size();
+        let panel_len = matrix.k().next_multiple_of(QUAD) * NR;
+        let (strips, rows) = super::product::cut(to.plane, to.n * groups, m, NR, site.threads, true);
+        let (flops, bytes) = (2.0 * (matrix.m() * matrix.k() * to.n * to.plane) as f64, matrix.bytes());
+        let mut step = Step::new(format!("gemm_i8/{tier}"), move |frame: &Frame<'_>| {
+            let x = Shared(frame.input::<u8>(0).as_ptr().cast_mut());
+            let residual = epilogue.residual.map(|_| Shared(frame.input::<u8>(4).as_ptr().cast_mut()));
+            let out = Shared(frame.output_ptr::<u8>(0));
+            frame.pool.run(to.n * groups * strips.len() * rows.len(), &|item, worker| {
+                let (item, part) = (item / rows.len(), item % rows.len());
+                let (item, strip) = (item / strips.len(), item % strips.len());
+                let (image, group) = (item / groups, item % groups);
+                let (p0, p1) = strips[strip];
+                let n = p1 - p0;
+                let planes = x.get().wrapping_add((image * from.channels + group * depth) * from.pitch);
+                let panel = frame.scratch_ptr::<u8>(worker);
+                let plain = panel.wrapping_add(panel_len);
+                let mut found = Taps::default();
+                if !direct {
+                    found.find(&window, (p0, n), LANES_U8);
+                }
+                for c0 in (0..depth).step_by(CHANNELS) {
+                    let channels = CHANNELS.min(depth - c0);
+                    let first = planes.wrapping_add(c0 * from.pitch);
+                    let mut pointers = Vec::with_capacity(channels * taps);
+                    if direct {
+                        pointers.extend((0..channels).map(|c| first.wrapping_add(c * from.pitch + p0).cast_const()));
+                    } else {
+                        for tap in 0..taps {
+                            let call = Fill {
+                                taps: &found,
+                                tap,
+                                x: first.cast_const(),
+                                pitch: from.pitch,
+                                channels,
+                                out: plain.wrapping_add(tap * NR),
+                                out_stride: taps * NR,
+                                padding: zero_point,
+                            };
+                            // SAFETY: `pick` found the tier's token; the channels' planes are there, and scratch has a row
+                            // for each of their taps.
+                            unsafe { fill(&call) };
+                        }
+                        pointers.extend((0..channels * taps).map(|r| plain.wrapping_add(r * NR).cast_const()));
+                    }
+                    // SAFETY: rows are whole vectors of columns; `c0 * taps` is a multiple of four, and the panel has room for
+                    // all groups of the depth.
+                    unsafe { (kernel.pack)(&pointers, n, panel.wrapping_add(c0 * taps * NR), NR) };
+                }
+                let channel = image * to.channels + group * m;
+                let call = StripI8 {
+                    weight: matrix.tiles_i8(group),
+                    rows: rows[part],
+                    panel: panel.cast_const(),
+                    panel_stride: NR,
+                    n,
+                    out: out.get().wrapping_add((channel * to.pitch + p0) * size),
+                    out_stride: to.pitch,
+                    residual: residual
+                        .map_or(std::ptr::null(), |r| r.get().wrapping_add(channel * residual_pitch + p0).cast_const()),
+                    residual_stride: residual_pitch,
+                    requant: epilogue.rows(group * m, m),
+                };
+                // SAFETY: as above; the output's rows are whole vectors, and no other item has these columns of these rows.
+                unsafe { (kernel.run)(&call) };
+            });
+        });
+        step.scratch = panel_len + CHANNELS * taps * NR;
+        step.flops = flops;
+        step.weight_bytes = bytes;
+        debug_assert!(to.pitch.is_multiple_of(LANES));
+        Ok(step.into())
+    }
+}
+
+/// Bytes from one plane of the residual to the next.
+fn pitch_of_residual(site: &Site<'_>) -> usize {
+    match site.args.meta(4) {
+        Ok(meta) => Planes::of(meta, site.layouts[4]).pitch,
+        Err(_) => 0,
+    }
+}
