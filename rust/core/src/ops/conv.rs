@@ -42,9 +42,15 @@ impl Geometry {
         let axes = x.shape.len().wrapping_sub(2);
         let fits = (1..=2).contains(&axes)
             && [self.kernel.len(), self.stride.len(), self.padding.len(), self.dilation.len()] == [axes; 4];
-        ensure!(fits, Graph, "input {x}: expected rank 3 or 4, and kernel, stride, padding, dilation of its axes");
+        ensure!(
+            fits,
+            Graph,
+            "input {x}: expected rank 3 or 4, and kernel, stride, padding, dilation of its axes"
+        );
         // A sequence is a plane of one row.
-        let pair = |values: &[usize], first: usize| if axes == 1 { [first, values[0]] } else { [values[0], values[1]] };
+        let pair = |values: &[usize], first: usize| {
+            if axes == 1 { [first, values[0]] } else { [values[0], values[1]] }
+        };
         let padding = if axes == 1 { [[0, 0], self.padding[0]] } else { [self.padding[0], self.padding[1]] };
         let window = Window2::padded(
             pair(&x.shape[2..], 1),
@@ -125,7 +131,12 @@ impl Operator for Conv {
             );
             weight.m()
         };
-        ensure!(m.is_multiple_of(geometry.groups), Graph, "{m} output channels are no {} groups", geometry.groups);
+        ensure!(
+            m.is_multiple_of(geometry.groups),
+            Graph,
+            "{m} output channels are no {} groups",
+            geometry.groups
+        );
         args.optional(2, DType::Float32, m)?;
         let output = Meta::new(DType::Float32, geometry.output(x, m)?);
         if args.has(3) {
@@ -195,23 +206,35 @@ impl Run {
             let group = (16 * 1024 / to.pitch.max(1)).max(1);
             let planes = to.n * to.channels;
             frame.pool.run(planes.div_ceil(group), &|item, _| {
-                for plane in item * group..((item + 1) * group).min(planes) {
+                let (mut plane, end) = (item * group, ((item + 1) * group).min(planes));
+                while plane < end {
                     let (image, channel) = (plane / to.channels, plane % to.channels);
                     let source = image * from.channels + channel / per_channel;
-                    let call = depthwise_f32::Plane {
+                    // As far as the input's planes follow each other, or are one.
+                    let (stretch, x_pitch) = match per_channel {
+                        1 => (to.channels - channel, from.pitch),
+                        _ => (per_channel - channel % per_channel, 0),
+                    };
+                    let channels = stretch.min(end - plane);
+                    let next = plane + channels;
+                    let call = depthwise_f32::Channels {
                         window: &self.window,
-                        x: &x[source * from.pitch..][..from.pitch],
-                        weights: &weights[channel * taps..][..taps],
-                        bias: bias.map_or(0.0, |bias| bias[channel]),
-                        residual: residual.map(|residual| &residual[plane * to.pitch..][..to.pitch]),
+                        channels,
+                        x: &x[source * from.pitch..][..from.pitch + (channels - 1) * x_pitch],
+                        x_pitch,
+                        weights: &weights[channel * taps..][..channels * taps],
+                        bias: bias.map(|bias| &bias[channel..][..channels]),
+                        residual: residual.map(|residual| &residual[plane * to.pitch..next * to.pitch]),
                         clamp: self.clamp,
+                        out_pitch: to.pitch,
                     };
                     // SAFETY: the output holds that many planes a pitch apart; each is one item's.
-                    let out = unsafe { out.part(plane * to.pitch, (plane + 1) * to.pitch) };
+                    let out = unsafe { out.part(plane * to.pitch, next * to.pitch) };
                     kernel(&call, out);
                     if let Some(activation) = self.activation {
                         activation.to(out);
                     }
+                    plane = next;
                 }
             });
         });
@@ -239,7 +262,8 @@ impl Run {
             let x = frame.input::<f32>(0).as_ptr();
             let residual = if self.residual { frame.input::<f32>(3).as_ptr() } else { std::ptr::null() };
             let out = super::frame::Shared(frame.output_ptr::<f32>(0));
-            let (x, residual) = (super::frame::Shared(x.cast_mut()), super::frame::Shared(residual.cast_mut()));
+            let (x, residual) =
+                (super::frame::Shared(x.cast_mut()), super::frame::Shared(residual.cast_mut()));
             let bias = self.bias.as_ref().map(|bias| bias.of::<f32>());
             let items = to.n * groups * strips.len() * rows.len();
             frame.pool.run(items, &|item, worker| {
