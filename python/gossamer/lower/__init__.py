@@ -131,6 +131,10 @@ class Lowering:
         """The token of an operand that may be absent."""
         return None if node is None else self.value(node)
 
+    def function(self) -> str:
+        """The name of the torch op at hand, without namespace and overload."""
+        return str(self.node.target._schema.name).partition("::")[2]
+
     def token(self, node: fx.Node) -> Any:
         """What the lowering of a node returned."""
         return self._tokens[node]
@@ -353,5 +357,5 @@ def _text(e: sympy.Expr, symbols: dict[str, str]) -> str:
     raise Unsupported(f"the size {e} cannot be written with + - * //")
 
 
-for _module in ("activation", "arithmetic", "attention", "layers", "norm", "pool", "reduce", "shape"):
+for _module in ("activation", "arithmetic", "attention", "integer", "layers", "norm", "pool", "reduce", "shape"):
     importlib.import_module(f"{__name__}.{_module}")

@@ -186,10 +186,7 @@ def flip(at: Lowering, x, dims) -> Token:
     token = at.value(x)
     for dim in dims:
         axis = dim % len(shape_of(x))
-        size = shape_of(x)[axis]
-        if not isinstance(size, int):
-            raise Unsupported("a dimension that depends on the inputs is reversed")
-        token = _runs(at, token, axis, list(range(size))[::-1])
+        token = at.add("slice", [token], axis=axis, start=None, stop=None, step=-1)
     return token
 
 
@@ -226,6 +223,11 @@ def _runs(at: Lowering, token: Token, axis: int, places: list[int]) -> Token:
 def full(at: Lowering, size, value, *_: Any) -> Token:
     number = at.operand(value, at.node.meta["val"].dtype)
     return at.add("expand", [number], shape=at.sizes())
+
+
+@lowers("aten.full_like.default")
+def full_like(at: Lowering, x, value, *_: Any) -> Token:
+    return full(at, None, value)
 
 
 @lowers("aten.copy.default")

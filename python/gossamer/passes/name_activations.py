@@ -19,7 +19,19 @@ def name_activations(program: Program) -> Program:
                 target, x = found
                 program.replace(node, program.call(target, (x,), like=node))
                 break
+    for node in program.calls(aten.prelu.default):
+        made = _leaky_relu(program, node)
+        if made is not None:
+            program.replace(node, made)
     return program
+
+
+def _leaky_relu(program: Program, node: fx.Node) -> fx.Node | None:
+    """A leaky ReLU whose slope is a parameter, of which there is one for all channels."""
+    slope = program.constant(node.args[1])
+    if slope is None or slope.numel() != 1:
+        return None
+    return program.call(aten.leaky_relu.default, (node.args[0], float(slope)), like=node)
 
 
 def _factors(node: fx.Node) -> list[tuple[object, object]]:

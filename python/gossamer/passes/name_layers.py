@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, fx
 
@@ -13,19 +15,9 @@ gossamer = torch.ops.gossamer
 
 def name_layers(program: Program) -> Program:
     """Rewrites convolutions, and matrix products with a constant, as the two layers."""
-    rewrites = {
-        aten.conv1d.default: _conv,
-        aten.conv2d.default: _conv,
-        aten.conv1d.padding: _conv,
-        aten.conv2d.padding: _conv,
-        aten.convolution.default: _convolution,
-        aten.linear.default: _linear,
-        aten.addmm.default: _addmm,
-        aten.mm.default: _matmul,
-        aten.matmul.default: _matmul,
-    }
-    for node in program.calls(*rewrites):
-        made = rewrites[node.target](program, node)
+    for node in list(program.graph.nodes):
+        # By name: the ops of quantized modules exist only where those were made.
+        made = _REWRITES[str(node.target)](program, node) if str(node.target) in _REWRITES else None
         if made is not None:
             program.replace(node, made)
     return program
@@ -84,6 +76,27 @@ def _linear(program: Program, node: fx.Node) -> fx.Node | None:
     return _make_linear(program, node, x, weight, bias)
 
 
+def _linear_w8(program: Program, node: fx.Node) -> fx.Node | None:
+    x, weight, scale, bias = arguments(node)
+    return _make_linear(program, node, x, _scaled(program, node, weight, scale), bias)
+
+
+def _conv_w8(program: Program, node: fx.Node) -> fx.Node | None:
+    x, weight, scale, bias, stride, padding, dilation, groups = arguments(node)
+    weight = _scaled(program, node, weight, scale)
+    return _make_conv(program, node, x, weight, bias, stride, padding, dilation, groups)
+
+
+def _scaled(program: Program, node: fx.Node, weight: fx.Node, scale: fx.Node) -> fx.Node:
+    """The weight that integers and their scales stand for; the file holds the integers."""
+    q, factor = program.constant(weight), program.constant(scale)
+    value = q.float() * factor.reshape(-1, *[1] * (q.dim() - 1))
+    made = program.add_constant(weight.target, value, before=node)
+    made.meta.update({k: v for k, v in weight.meta.items() if k != "val"})
+    program.integers[made.target] = q
+    return made
+
+
 def _addmm(program: Program, node: fx.Node) -> fx.Node | None:
     bias, x, weight, beta, alpha = arguments(node)
     if (beta, alpha) != (1, 1):
@@ -120,3 +133,18 @@ def _make_linear(program: Program, node: fx.Node, x, weight, bias) -> fx.Node | 
 
 def _is_bias(value: Tensor | None, m: int) -> bool:
     return value is not None and tuple(value.shape) == (m,)
+
+
+_REWRITES: dict[str, Callable[[Program, fx.Node], fx.Node | None]] = {
+    "aten.conv1d.default": _conv,
+    "aten.conv2d.default": _conv,
+    "aten.conv1d.padding": _conv,
+    "aten.conv2d.padding": _conv,
+    "aten.convolution.default": _convolution,
+    "aten.linear.default": _linear,
+    "aten.addmm.default": _addmm,
+    "aten.mm.default": _matmul,
+    "aten.matmul.default": _matmul,
+    "gossamer.linear_w8.default": _linear_w8,
+    "gossamer.conv_w8.default": _conv_w8,
+}

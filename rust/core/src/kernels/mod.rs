@@ -8,18 +8,25 @@ use crate::isa::Tier;
 
 pub mod binary;
 pub mod depthwise_f32;
+pub mod depthwise_i8;
 pub mod gemm_f32;
 pub mod gemm_i8;
+pub mod gemv_f32;
 pub mod gemv_i8;
 pub mod map;
 pub mod pack;
+pub mod quantize;
+pub mod reduce;
+pub mod relayout;
 pub mod spmm_f32;
+pub mod spmm_i8;
+pub mod spmv_f32;
 pub mod strip;
-mod unroll;
 pub mod strip_i8;
 pub mod window;
-pub(crate) mod simd;
-pub(crate) mod math;
+mod unroll;
+mod math;
+mod simd;
 
 /// One implementation of a family.
 #[derive(Debug)]

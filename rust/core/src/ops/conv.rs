@@ -190,51 +190,38 @@ impl Run {
         self.window.kernel()[0] * self.window.kernel()[1]
     }
 
-    /// Each channel by itself, planes spread over the threads.
+    /// Each channel by itself, runs of channels spread over the threads.
     fn depthwise(self, weight: Arc<Plain>, site: &Site<'_>) -> Step {
         let (tier, kernel) = pick(depthwise_f32::TABLE, site.tier);
         let (from, to, taps) = (self.from, self.to, self.taps());
-        let per_channel = to.channels / self.groups;
         let flops = 2.0 * (to.n * to.channels * to.plane * taps) as f64;
         let weight_bytes = weight.bytes.len();
+        let runs = Runs::new(from.channels, to.channels, to.pitch);
+        let none = vec![0.0; to.channels];
         let mut step = Step::new(format!("depthwise_f32/{tier}"), move |frame: &Frame<'_>| {
             let (x, weights) = (frame.input::<f32>(0), weight.of::<f32>());
-            let bias = self.bias.as_ref().map(|bias| bias.of::<f32>());
+            let bias = self.bias.as_ref().map_or(none.as_slice(), |bias| bias.of::<f32>());
             let residual = self.residual.then(|| frame.input::<f32>(3));
             let out = super::frame::Shared(frame.output_ptr::<f32>(0));
-            // Some tens of kilobytes at a time, so that threads share evenly and the counter is seldom touched.
-            let group = (16 * 1024 / to.pitch.max(1)).max(1);
-            let planes = to.n * to.channels;
-            frame.pool.run(planes.div_ceil(group), &|item, _| {
-                let (mut plane, end) = (item * group, ((item + 1) * group).min(planes));
-                while plane < end {
-                    let (image, channel) = (plane / to.channels, plane % to.channels);
-                    let source = image * from.channels + channel / per_channel;
-                    // As far as the input's planes follow each other, or are one.
-                    let (stretch, x_pitch) = match per_channel {
-                        1 => (to.channels - channel, from.pitch),
-                        _ => (per_channel - channel % per_channel, 0),
-                    };
-                    let channels = stretch.min(end - plane);
-                    let next = plane + channels;
-                    let call = depthwise_f32::Channels {
-                        window: &self.window,
-                        channels,
-                        x: &x[source * from.pitch..][..from.pitch + (channels - 1) * x_pitch],
-                        x_pitch,
-                        weights: &weights[channel * taps..][..channels * taps],
-                        bias: bias.map(|bias| &bias[channel..][..channels]),
-                        residual: residual.map(|residual| &residual[plane * to.pitch..next * to.pitch]),
-                        clamp: self.clamp,
-                        out_pitch: to.pitch,
-                    };
-                    // SAFETY: the output holds that many planes a pitch apart; each is one item's.
-                    let out = unsafe { out.part(plane * to.pitch, next * to.pitch) };
-                    kernel(&call, out);
-                    if let Some(activation) = self.activation {
-                        activation.to(out);
-                    }
-                    plane = next;
+            frame.pool.run(to.n * runs.count(), &|item, _| {
+                let (image, run) = (item / runs.count(), runs.at(item % runs.count()));
+                let source = (image * from.channels + run.source) * from.pitch;
+                let (start, end) = (image * to.channels + run.first, image * to.channels + run.last);
+                let call = depthwise_f32::Channels {
+                    window: &self.window,
+                    x: &x[source..],
+                    x_pitch: if run.same { 0 } else { from.pitch },
+                    weights: &weights[run.first * taps..run.last * taps],
+                    bias: &bias[run.first..run.last],
+                    residual: residual.map(|residual| &residual[start * to.pitch..end * to.pitch]),
+                    clamp: self.clamp,
+                    out_pitch: to.pitch,
+                };
+                // SAFETY: the output holds that many planes a pitch apart; each run is one item's.
+                let out = unsafe { out.part(start * to.pitch, end * to.pitch) };
+                kernel(&call, out);
+                if let Some(activation) = self.activation {
+                    activation.to(out);
                 }
             });
         });
@@ -331,5 +318,43 @@ impl Run {
         step.flops = flops * columns;
         step.weight_bytes = bytes;
         Ok(step)
+    }
+}
+
+/// How the output channels of a depthwise convolution are cut into runs for the threads.
+#[derive(Clone, Copy)]
+pub(super) struct Runs {
+    channels: usize,
+    /// Output channels of one input channel.
+    per_source: usize,
+    /// Output channels of a run.
+    len: usize,
+}
+
+/// Output channels `first..last`, the first of which reads input channel `source`.
+pub(super) struct ChannelRun {
+    pub(super) first: usize,
+    pub(super) last: usize,
+    pub(super) source: usize,
+    /// All read that one channel; otherwise each the next.
+    pub(super) same: bool,
+}
+
+impl Runs {
+    /// Runs of some tens of kilobytes: threads share evenly, and the counter is seldom touched.
+    pub(super) fn new(sources: usize, channels: usize, pitch: usize) -> Runs {
+        let per_source = channels / sources;
+        let len = if per_source > 1 { per_source } else { (16 * 1024 / pitch.max(1)).max(1) };
+        Runs { channels, per_source, len }
+    }
+
+    pub(super) fn count(self) -> usize {
+        self.channels.div_ceil(self.len)
+    }
+
+    pub(super) fn at(self, run: usize) -> ChannelRun {
+        let first = run * self.len;
+        let last = (first + self.len).min(self.channels);
+        ChannelRun { first, last, source: first / self.per_source, same: self.per_source > 1 }
     }
 }

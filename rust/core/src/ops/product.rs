@@ -39,7 +39,8 @@ impl Factor {
         let (kernel, found, family, nr, kb) = match (matrix.structure(), matrix.dtype()) {
             (Structure::Dense(_), dtype) => {
                 let (found, kernel) = pick(gemm_f32::TABLE, tier);
-                let kind = if dtype == DType::Float32 { Kernel::Dense(kernel) } else { Kernel::Widened(kernel) };
+                let kind =
+                    if dtype == DType::Float32 { Kernel::Dense(kernel) } else { Kernel::Widened(kernel) };
                 (kind, found, "gemm_f32", kernel.nr, kernel.kb)
             }
             (Structure::Sparse(sparse), DType::Float16) => {
@@ -102,7 +103,8 @@ impl Factor {
                         bias: call.epilogue.bias.map(|bias| &bias[r..][..height]),
                         clamp: call.epilogue.clamp,
                     };
-                    let weight = Tiles::new(height, depth, &*tile).expect("a tile of that depth was just written");
+                    let weight =
+                        Tiles::new(height, depth, &*tile).expect("a tile of that depth was just written");
                     let strip = Strip { rows: (0, height), block: (0, depth), ..moved(call, r as isize) };
                     // SAFETY: the caller's, for the rows of the tile.
                     unsafe { (kernel.run)(&with(&strip, weight, epilogue)) };
@@ -308,7 +310,14 @@ impl Chain {
 ///
 /// Strips are as wide as the kernel likes and equal to a vector; where there are fewer than threads, rows are cut too.
 /// `copies`: whether a part of the rows would fill the panel anew. None of this changes the order of a sum.
-pub(super) fn cut(columns: usize, strips_beside: usize, m: usize, nr: usize, threads: usize, copies: bool) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
+pub(super) fn cut(
+    columns: usize,
+    strips_beside: usize,
+    m: usize,
+    nr: usize,
+    threads: usize,
+    copies: bool,
+) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
     let mut strips = columns.div_ceil(nr);
     if threads > 1 && strips * strips_beside > 1 {
         // A few more strips let all threads finish together, so long as each is some vectors wide.

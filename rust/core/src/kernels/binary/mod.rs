@@ -204,8 +204,7 @@ impl Broadcast {
         row: Row,
         f: Binary,
         [size, out_size]: [usize; 2],
-        a: *const u8,
-        b: *const u8,
+        [a, b]: [*const u8; 2],
         out: *mut u8,
         range: Range<usize>,
     ) {
@@ -274,7 +273,7 @@ pub fn broadcast(
         a.align_offset(size) == 0 && b.align_offset(size) == 0 && out.align_offset(result.size()) == 0;
     assert!(aligned, "slices of {dtype} are aligned to it");
     // SAFETY: the extents were compared with the slices; a mutable slice overlaps no other; `row` is the type's.
-    unsafe { loops.run(row, f, [size, result.size()], a, b, out, 0..loops.len()) }
+    unsafe { loops.run(row, f, [size, result.size()], [a, b], out, 0..loops.len()) }
 }
 
 unsafe fn float_row<S: Simd>(

@@ -72,12 +72,9 @@ fn integer(f: Binary, a: i64, b: i64) -> i128 {
         Binary::Max => p.max(q),
         Binary::Min => p.min(q),
         Binary::FloorDiv => {
-            if q == 0 {
-                0
-            } else {
-                (p - p.rem_euclid(q.abs()) * if q < 0 { 0 } else { 1 }).div_euclid(q)
-                    - i128::from(q < 0 && p.rem_euclid(q) != 0)
-            }
+            let towards_zero = if q == 0 { 0 } else { p / q };
+            // Rounded down where it is negative and not whole.
+            towards_zero - i128::from(q != 0 && p % q != 0 && (p < 0) != (q < 0))
         }
         Binary::Mod => {
             if q == 0 {
@@ -342,7 +339,7 @@ proptest! {
                 #[allow(unsafe_code, reason = "parts of an output")]
                 unsafe {
                     let out = parts.as_mut_ptr().cast();
-                    loops.run(kernel, Binary::Sub, [4, 4], a.as_ptr().cast(), b.as_ptr().cast(), out, range);
+                    loops.run(kernel, Binary::Sub, [4, 4], [a.as_ptr().cast(), b.as_ptr().cast()], out, range);
                 }
             }
             assert_eq!(parts, expected);
@@ -385,7 +382,7 @@ fn an_operand_may_be_the_output() {
         // SAFETY: the output is an operand of step 1.
         #[allow(unsafe_code, reason = "in place")]
         unsafe {
-            loops.run(kernel, Binary::Mul, [4, 4], p.cast(), (&raw const ten).cast(), p.cast(), 0..37);
+            loops.run(kernel, Binary::Mul, [4, 4], [p.cast(), (&raw const ten).cast()], p.cast(), 0..37);
         }
         assert!(a.iter().enumerate().all(|(i, &x)| x == 10.0 * i as f32), "{tier}");
     });

@@ -32,16 +32,14 @@ mod walk;
 pub struct Channels<'a> {
     /// The geometry.
     pub window: &'a Window2,
-    /// How many.
-    pub channels: usize,
     /// The input planes, `x_pitch` apart, each `h·w` elements.
     pub x: &'a [f32],
     /// Elements from one input plane to the next; 0 where all outputs read one plane.
     pub x_pitch: usize,
     /// `kernel[0]·kernel[1]` factors a channel, row by row.
     pub weights: &'a [f32],
-    /// The first addend of each channel, or none.
-    pub bias: Option<&'a [f32]>,
+    /// The first addend of each channel; its length is the number of channels.
+    pub bias: &'a [f32],
     /// The last addend, planes `out_pitch` apart, or none.
     pub residual: Option<&'a [f32]>,
     /// Lower and upper bound; infinite where there is none.
@@ -54,7 +52,7 @@ impl Channels<'_> {
     /// # Panics
     /// Where a slice is shorter than the window and the number of channels say, or the planes of the output overlap.
     fn check(&self, out: &[f32]) {
-        let (window, channels) = (self.window, self.channels);
+        let (window, channels) = (self.window, self.bias.len());
         let outputs = window.oh * window.ow;
         assert!(self.out_pitch >= outputs || channels <= 1, "output planes overlap");
         let needed = |plane, pitch| span(channels, plane, pitch);
@@ -62,13 +60,8 @@ impl Channels<'_> {
         assert!(out.len() >= needed(outputs, self.out_pitch), "the output is too short");
         let enough = |residual: &[f32]| residual.len() >= needed(outputs, self.out_pitch);
         assert!(self.residual.is_none_or(enough), "the residual is too short");
-        assert!(self.bias.is_none_or(|bias| bias.len() == channels), "one bias a channel");
         let taps = window.kernel[0] * window.kernel[1];
         assert_eq!(Some(self.weights.len()), channels.checked_mul(taps), "one weight a tap and channel");
-    }
-
-    fn bias(&self, channel: usize) -> f32 {
-        self.bias.map_or(0.0, |bias| bias[channel])
     }
 }
 
@@ -109,7 +102,7 @@ mod tests {
     /// The exact output of a channel and the sum of magnitudes its rounding is measured by.
     fn oracle(run: &Channels<'_>, channel: usize, oy: usize, ox: usize) -> (f64, f64) {
         let w = run.window;
-        let bias = f64::from(run.bias(channel));
+        let bias = f64::from(run.bias[channel]);
         let (mut sum, mut magnitude) = (bias, bias.abs());
         for ty in 0..w.kernel[0] {
             for tx in 0..w.kernel[1] {
@@ -147,11 +140,10 @@ mod tests {
         let (weights, bias) = (rng.floats(taps * case.channels), rng.floats(case.channels));
         let run = Channels {
             window,
-            channels: case.channels,
             x: &x,
             x_pitch: window.h * window.w + case.gap,
             weights: &weights,
-            bias: (rng.below(4) > 0).then_some(&bias),
+            bias: &bias,
             residual: (rng.below(2) == 1).then_some(&residual),
             clamp: [[f32::NEG_INFINITY, f32::INFINITY], [0.0, 0.75]][rng.below(2)],
             out_pitch: window.oh * window.ow + case.gap,
@@ -190,11 +182,10 @@ mod tests {
         let mut out = vec![0.0; window.oh * window.ow];
         let run = Channels {
             window: &window,
-            channels: 1,
             x,
             x_pitch: 0,
             weights,
-            bias: Some(&[0.1]),
+            bias: &[0.1],
             residual: None,
             clamp: [-9.0, 9.0],
             out_pitch: 0,

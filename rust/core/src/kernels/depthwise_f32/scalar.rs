@@ -7,13 +7,13 @@ pub(super) fn run(run: &Channels<'_>, out: &mut [f32]) {
     let window = run.window;
     let ([dy, dx], [sy, sx], [top, left]) = (window.dilation, window.stride, window.pad);
     let [tall, wide] = window.kernel;
-    for channel in 0..run.channels {
+    for (channel, &bias) in run.bias.iter().enumerate() {
         let plane = &run.x[channel * run.x_pitch..];
         let weights = &run.weights[channel * tall * wide..][..tall * wide];
         for oy in 0..window.oh {
             let at = channel * run.out_pitch + oy * window.ow;
             let row = &mut out[at..][..window.ow];
-            row.fill(run.bias(channel));
+            row.fill(bias);
             let (tap_rows, _) = window.taps_of_row(oy);
             for ty in tap_rows {
                 let input = &plane[(oy * sy + ty * dy - top) * window.w..][..window.w];

@@ -123,7 +123,7 @@ unsafe fn walk<L: Lanes, const K: usize, const Q: usize, const SV: usize, const 
     // the start of the next plane's first.
     let fitting = GROUP / 4 / (window.h * window.w).max(1);
     let group = if steps <= BAND { fitting.max(1) } else { 1 };
-    let channels = run.channels;
+    let channels = run.bias.len();
     for first in (0..channels).step_by(group) {
         for band in (0..steps).step_by(BAND) {
             for block in 0..window.ow.div_ceil(L::N) {
@@ -216,7 +216,7 @@ unsafe fn descend<
                 masks,
                 weights: weights.as_ptr(),
                 held: std::array::from_fn(|tap| L::splat(weights[tap])),
-                bias: L::splat(run.bias(channel)),
+                bias: L::splat(run.bias[channel]),
             };
             let mut sums = [column.bias; Q];
             let mut at = begin + part.first * rows * window.ow;
@@ -408,14 +408,14 @@ unsafe fn taps<L: Lanes>(run: &Channels<'_>, out: &mut [f32]) {
     // SAFETY: as in `walk`; vectors are loaded whole only where they lie inside the row.
     unsafe {
         let bounds = [L::splat(run.clamp[0]), L::splat(run.clamp[1])];
-        for channel in 0..run.channels {
+        for (channel, &bias) in run.bias.iter().enumerate() {
             let plane = run.x.as_ptr().add(channel * run.x_pitch);
             let weights = &run.weights[channel * tall * wide..][..tall * wide];
             for oy in 0..window.oh {
                 let (rows, first) = window.taps_of_row(oy);
                 for column in (0..window.ow).step_by(VECTORS * L::N) {
                     let used = (window.ow - column).div_ceil(L::N).min(VECTORS);
-                    let mut sums = [L::splat(run.bias(channel)); VECTORS];
+                    let mut sums = [L::splat(bias); VECTORS];
                     for (i, ty) in rows.clone().enumerate() {
                         let row = plane.add((first + i * window.dilation[0]) * window.w);
                         for tx in 0..wide {

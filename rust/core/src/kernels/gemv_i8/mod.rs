@@ -4,10 +4,7 @@
 //! `[⌈m/16⌉][⌈k/4⌉][16][4]`, whose sixteen rows fill the lanes; `x` is `(n, k)`, plain. Exact, hence equal, on every tier.
 
 #![allow(unsafe_code, reason = "reads activations through their pointer")]
-#![allow(
-    clippy::inline_always,
-    reason = "the loop nest has no features of its own: it must become part of a tier's function"
-)]
+#![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
 
 use super::Impl;
 use super::strip_i8::rows::{MAX_ROWS, RowsI8, store_tile};
@@ -41,7 +38,7 @@ pub static TABLE: &[Impl<Kernel>] = &[
     Impl { tier: Tier::DotProd, get: dotprod::get },
     #[cfg(target_arch = "aarch64")]
     Impl { tier: Tier::Neon, get: neon::get },
-    Impl { tier: Tier::Scalar, get: scalar::get },
+    Impl { tier: Tier::Scalar, get: || Some(scalar::get()) },
 ];
 
 /// One tile of the weight, four depths after four, `[⌈k/4⌉][16][4]`.

@@ -6,8 +6,8 @@ use super::{Kernel, Quads, Tile, by_rows, tiles};
 use crate::kernels::strip_i8::rows::RowsI8;
 use crate::weight::{QUAD, TILE, TilesI8};
 
-pub(super) fn get() -> Option<Kernel> {
-    Some(run)
+pub(super) fn get() -> Kernel {
+    run
 }
 
 unsafe fn run(s: &RowsI8<'_, TilesI8<'_>>) {

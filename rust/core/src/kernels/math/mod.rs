@@ -7,7 +7,7 @@
 #![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
 
 use crate::kernels::simd::Simd;
-use std::f32::consts::{FRAC_1_SQRT_2, LOG2_E};
+use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LOG2_E, SQRT_2};
 
 /// ln 2 in two parts. The first has 15 bits, so that its product with an exponent is exact without fused arithmetic too.
 const LN2: [f32; 2] = [0.693_145_75, 1.428_606_8e-6];
@@ -58,7 +58,7 @@ fn reduce<S: Simd>(s: S, x: S::F) -> (S::F, S::F) {
 /// 2ⁿ of an integral `n` in `[-126, 127]`.
 #[inline(always)]
 fn pow2<S: Simd>(s: S, n: S::F) -> S::F {
-    s.from_bits(s.shl(s.add_int(s.to_int(n), s.splat_int(127)), 23))
+    s.as_float(s.shl(s.add_int(s.to_int(n), s.splat_int(127)), 23))
 }
 
 /// eˣ within 1.5 ULP.
@@ -89,7 +89,7 @@ pub(crate) fn log<S: Simd>(s: S, x: S::F) -> S::F {
     // Taking away the bits of √½ makes the exponent step there, not at 1.
     let bits = s.bits(scaled);
     let exponent = s.sar(s.sub_int(bits, s.splat_int(0x3F35_04F3)), 23);
-    let f = s.sub(s.from_bits(s.sub_int(bits, s.shl(exponent, 23))), s.splat(1.0));
+    let f = s.sub(s.as_float(s.sub_int(bits, s.shl(exponent, 23))), s.splat(1.0));
     let e = s.sub(s.to_float(exponent), s.select(tiny, s.splat(23.0), s.splat(0.0)));
 
     let f2 = s.mul(f, f);
@@ -201,8 +201,9 @@ pub(crate) fn gelu<S: Simd>(s: S, x: S::F) -> S::F {
 /// `x · (1 + tanh(√(2/π)·(x + 0.044715·x³))) / 2` within 4 ULP or 1e-7; NaN of -∞, as in torch.
 #[inline(always)]
 pub(crate) fn gelu_tanh<S: Simd>(s: S, x: S::F) -> S::F {
-    // (1 + tanh(u)) / 2 = sigmoid(2u); 2·√(2/π) = 1.5957691.
+    // (1 + tanh(u)) / 2 = sigmoid(2u).
+    const SLOPE: f32 = FRAC_2_SQRT_PI * SQRT_2;
     let cubic = s.mul_add(s.mul(s.mul(x, x), s.splat(0.044_715)), x, x);
-    let (e, numerator) = logistic(s, s.mul(s.splat(1.595_769_1), cubic));
+    let (e, numerator) = logistic(s, s.mul(s.splat(SLOPE), cubic));
     s.div(s.mul(x, numerator), s.add(s.splat(1.0), e))
 }

@@ -172,7 +172,7 @@ impl Simd for F32x8 {
         unsafe { _mm256_castps_si256(x) }
     }
     #[inline(always)]
-    fn from_bits(self, x: __m256i) -> __m256 {
+    fn as_float(self, x: __m256i) -> __m256 {
         // SAFETY: `self` proves the tier.
         unsafe { _mm256_castsi256_ps(x) }
     }

@@ -169,7 +169,7 @@ impl Simd for F32x16 {
         unsafe { _mm512_castps_si512(x) }
     }
     #[inline(always)]
-    fn from_bits(self, x: __m512i) -> __m512 {
+    fn as_float(self, x: __m512i) -> __m512 {
         // SAFETY: `self` proves the tier.
         unsafe { _mm512_castsi512_ps(x) }
     }

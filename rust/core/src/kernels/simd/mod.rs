@@ -9,7 +9,6 @@
 
 #![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
 #![allow(unsafe_code, reason = "loads and stores")]
-#![allow(dead_code, reason = "the families that use the rest follow")]
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -103,7 +102,8 @@ pub(crate) trait Simd: Copy {
     fn splat_int(self, x: i32) -> Self::I;
     /// The bits of the floats.
     fn bits(self, x: Self::F) -> Self::I;
-    fn from_bits(self, x: Self::I) -> Self::F;
+    /// The floats of the bits.
+    fn as_float(self, x: Self::I) -> Self::F;
     fn add_int(self, a: Self::I, b: Self::I) -> Self::I;
     fn sub_int(self, a: Self::I, b: Self::I) -> Self::I;
     fn and_int(self, a: Self::I, b: Self::I) -> Self::I;
@@ -133,26 +133,26 @@ pub(crate) trait Simd: Copy {
         // the second rounds.
         let n = self.to_int(n);
         let half = self.sar(n, 1);
-        let power = |k| self.from_bits(self.shl(self.add_int(k, self.splat_int(127)), 23));
+        let power = |k| self.as_float(self.shl(self.add_int(k, self.splat_int(127)), 23));
         self.mul(self.mul(x, power(half)), power(self.sub_int(n, half)))
     }
 
     #[inline(always)]
     fn abs(self, x: Self::F) -> Self::F {
-        self.from_bits(self.and_int(self.bits(x), self.splat_int(i32::MAX)))
+        self.as_float(self.and_int(self.bits(x), self.splat_int(i32::MAX)))
     }
 
     #[inline(always)]
     fn neg(self, x: Self::F) -> Self::F {
         // Wrapping addition of the sign bit flips it.
-        self.from_bits(self.add_int(self.bits(x), self.splat_int(i32::MIN)))
+        self.as_float(self.add_int(self.bits(x), self.splat_int(i32::MIN)))
     }
 
     /// `magnitude`, which is not negative, with the sign of `sign`.
     #[inline(always)]
     fn with_sign(self, magnitude: Self::F, sign: Self::F) -> Self::F {
         let sign = self.and_int(self.bits(sign), self.splat_int(i32::MIN));
-        self.from_bits(self.or_int(self.bits(magnitude), sign))
+        self.as_float(self.or_int(self.bits(magnitude), sign))
     }
 
     #[inline(always)]
@@ -298,7 +298,7 @@ pub(crate) trait Simd: Copy {
     /// `n` bytes at `p` are writable.
     #[inline(always)]
     unsafe fn store_mask_n(self, p: *mut u8, n: usize, m: Self::M) {
-        let one = self.bits(self.select(m, self.from_bits(self.splat_int(1)), self.splat(0.0)));
+        let one = self.bits(self.select(m, self.as_float(self.splat_int(1)), self.splat(0.0)));
         // SAFETY: the caller's.
         unsafe { self.store_u8_n(p, n, one) };
     }

@@ -180,7 +180,7 @@ impl Simd for F32x4 {
         unsafe { vreinterpretq_s32_f32(x) }
     }
     #[inline(always)]
-    fn from_bits(self, x: int32x4_t) -> float32x4_t {
+    fn as_float(self, x: int32x4_t) -> float32x4_t {
         // SAFETY: `self` proves the tier.
         unsafe { vreinterpretq_f32_s32(x) }
     }

@@ -146,7 +146,7 @@ impl Simd for F32x1 {
         x.to_bits() as i32
     }
     #[inline(always)]
-    fn from_bits(self, x: i32) -> f32 {
+    fn as_float(self, x: i32) -> f32 {
         f32::from_bits(x as u32)
     }
     #[inline(always)]

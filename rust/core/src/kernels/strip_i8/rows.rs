@@ -7,10 +7,7 @@
     unsafe_code,
     reason = "rows are parts of a tensor that other threads write to: pointers, not slices"
 )]
-#![allow(
-    clippy::inline_always,
-    reason = "this code has no features of its own: it must become part of a tier's function"
-)]
+#![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
 
 use std::ops::Range;
 

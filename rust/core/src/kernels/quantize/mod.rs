@@ -1,0 +1,241 @@
+//! float32 to bytes and back, and what is computed on the bytes: look-up tables, sums.
+//!
+//! Exact on every tier: each operation is rounded as it is written, products and sums are never fused, and rounding is to
+//! nearest, halves to even.
+//!
+//! | function | of each element |
+//! |---|---|
+//! | quantize | `clamp(rint(x · inverse) + zero_point, lo, hi)`, a NaN counting as 0 |
+//! | dequantize | `f32(q - zero_point) · scale` |
+//! | lookup | `table[q]` |
+//! | add | `clamp(rint(f32(a - a_zero) · a_scale + f32(b - b_zero) · b_scale) + zero_point, lo, hi)` |
+
+#![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
+#![allow(unsafe_code, reason = "vectors are loaded and stored within slices whose lengths were compared")]
+
+use crate::isa::Tier;
+use crate::kernels::Impl;
+use crate::kernels::simd::{Op, Simd, each, simd_table};
+
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
+/// The bytes that come out: `clamp(rint(y) + zero_point, lo, hi)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes {
+    /// The byte that stands for 0.
+    pub zero_point: u8,
+    /// The least.
+    pub lo: u8,
+    /// The greatest.
+    pub hi: u8,
+}
+
+/// The bytes of an operand: `f32(q - zero_point) · scale`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Operand {
+    /// What a step of one is worth.
+    pub scale: f32,
+    /// The byte that stands for 0.
+    pub zero_point: u8,
+}
+
+/// Quantizes; `inverse` is what a float32 is multiplied by.
+///
+/// It panics where the lengths differ.
+pub type QuantizeFn = fn(inverse: f32, bytes: Bytes, x: &[f32], y: &mut [u8]);
+
+/// The implementations of quantization.
+pub static QUANTIZE: &[Impl<QuantizeFn>] = simd_table!(QuantizeFn, run_quantize);
+
+/// Dequantizes.
+///
+/// It panics where the lengths differ.
+pub type DequantizeFn = fn(operand: Operand, x: &[u8], y: &mut [f32]);
+
+/// The implementations of dequantization.
+pub static DEQUANTIZE: &[Impl<DequantizeFn>] = simd_table!(DequantizeFn, run_dequantize);
+
+/// Adds; scales are relative to the output's.
+///
+/// # Safety
+/// `n` bytes at `a` and `b` are readable and at `y` writable; `y` is an operand or overlaps neither.
+pub type AddFn =
+    unsafe fn(operands: [Operand; 2], bytes: Bytes, a: *const u8, b: *const u8, y: *mut u8, n: usize);
+
+/// The implementations of addition.
+pub static ADD: &[Impl<AddFn>] = simd_table!(AddFn, run_add);
+
+/// Looks up.
+///
+/// # Safety
+/// `n` bytes at `x` are readable and at `y` writable; `y` is `x` or does not overlap it.
+pub type LookupFn = unsafe fn(table: &[u8; 256], x: *const u8, y: *mut u8, n: usize);
+
+/// The implementations of look-up.
+pub static LOOKUP: &[Impl<LookupFn>] = &[
+    #[cfg(target_arch = "x86_64")]
+    Impl { tier: Tier::Avx512Vnni, get: avx512vnni::get },
+    #[cfg(target_arch = "aarch64")]
+    Impl { tier: Tier::Neon, get: neon::get },
+    Impl { tier: Tier::Scalar, get: || Some(lookup_each) },
+];
+
+/// Adds `a` and `b` into `y`.
+///
+/// # Panics
+/// Where the lengths differ.
+pub fn add(kernel: AddFn, operands: [Operand; 2], bytes: Bytes, a: &[u8], b: &[u8], y: &mut [u8]) {
+    assert_eq!([a.len(), b.len()], [y.len(); 2]);
+    // SAFETY: the slices have that length, and a mutable one overlaps no other.
+    unsafe { kernel(operands, bytes, a.as_ptr(), b.as_ptr(), y.as_mut_ptr(), y.len()) }
+}
+
+/// `y[i] = table[x[i]]`.
+///
+/// # Panics
+/// Where the lengths differ.
+pub fn lookup(kernel: LookupFn, table: &[u8; 256], x: &[u8], y: &mut [u8]) {
+    assert_eq!(x.len(), y.len());
+    // SAFETY: the slices have that length, and a mutable one overlaps no other.
+    unsafe { kernel(table, x.as_ptr(), y.as_mut_ptr(), y.len()) }
+}
+
+/// # Safety
+/// That of [`LookupFn`].
+unsafe fn lookup_each(table: &[u8; 256], x: *const u8, y: *mut u8, n: usize) {
+    for i in 0..n {
+        // SAFETY: i < n.
+        unsafe { *y.add(i) = table[usize::from(*x.add(i))] };
+    }
+}
+
+/// The bounds of `rint(y)` before the zero point is added: within them, float32 arithmetic is exact.
+#[inline(always)]
+fn bounds<S: Simd>(s: S, bytes: Bytes) -> [S::F; 2] {
+    let zero = f32::from(bytes.zero_point);
+    [s.splat(f32::from(bytes.lo) - zero), s.splat(f32::from(bytes.hi) - zero)]
+}
+
+/// `clamp(rint(y) + zero_point, lo, hi)`.
+#[inline(always)]
+fn to_bytes<S: Simd>(s: S, y: S::F, [lo, hi]: [S::F; 2], zero_point: S::I) -> S::I {
+    let y = s.select(s.is_nan(y), s.splat(0.0), s.rint(y));
+    s.add_int(s.to_int(s.clamp(y, lo, hi)), zero_point)
+}
+
+fn run_quantize<S: Simd>(inverse: f32, bytes: Bytes, x: &[f32], y: &mut [u8]) {
+    assert_eq!(x.len(), y.len());
+    assert!(bytes.lo <= bytes.hi);
+    // SAFETY: the table holds this instance only where the tier was detected.
+    unsafe { S::assume() }.run(Quantize { inverse, bytes, x, y });
+}
+
+struct Quantize<'a> {
+    inverse: f32,
+    bytes: Bytes,
+    x: &'a [f32],
+    y: &'a mut [u8],
+}
+
+impl Op for Quantize<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let Quantize { inverse, bytes, x, y } = self;
+        let (inverse, bounds) = (s.splat(inverse), bounds(s, bytes));
+        let zero_point = s.splat_int(i32::from(bytes.zero_point));
+        each!(s, x.len(), |i, count| {
+            // SAFETY: `count` elements from `i` on lie within both slices.
+            unsafe {
+                let x = s.mul(s.load_n(x.as_ptr().add(i), count), inverse);
+                s.store_u8_n(y.as_mut_ptr().add(i), count, to_bytes(s, x, bounds, zero_point));
+            }
+        });
+    }
+}
+
+/// `f32(q - zero_point) · scale`; the difference is exact.
+#[inline(always)]
+unsafe fn operand<S: Simd>(s: S, p: *const u8, count: usize, zero_point: S::I, scale: S::F) -> S::F {
+    // SAFETY: the caller has `count` bytes at `p`.
+    let q = unsafe { s.load_u8_n(p, count) };
+    s.mul(s.to_float(s.sub_int(q, zero_point)), scale)
+}
+
+fn run_dequantize<S: Simd>(operand: Operand, x: &[u8], y: &mut [f32]) {
+    assert_eq!(x.len(), y.len());
+    // SAFETY: the table holds this instance only where the tier was detected.
+    unsafe { S::assume() }.run(Dequantize { operand, x, y });
+}
+
+struct Dequantize<'a> {
+    operand: Operand,
+    x: &'a [u8],
+    y: &'a mut [f32],
+}
+
+impl Op for Dequantize<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let Dequantize { operand: Operand { scale, zero_point }, x, y } = self;
+        let (scale, zero_point) = (s.splat(scale), s.splat_int(i32::from(zero_point)));
+        each!(s, x.len(), |i, count| {
+            // SAFETY: `count` elements from `i` on lie within both slices.
+            unsafe {
+                let value = operand(s, x.as_ptr().add(i), count, zero_point, scale);
+                s.store_n(y.as_mut_ptr().add(i), count, value);
+            }
+        });
+    }
+}
+
+unsafe fn run_add<S: Simd>(
+    operands: [Operand; 2],
+    bytes: Bytes,
+    a: *const u8,
+    b: *const u8,
+    y: *mut u8,
+    n: usize,
+) {
+    assert!(bytes.lo <= bytes.hi);
+    // SAFETY: the table holds this instance only where the tier was detected.
+    unsafe { S::assume() }.run(Add { operands, bytes, a, b, y, n });
+}
+
+struct Add {
+    operands: [Operand; 2],
+    bytes: Bytes,
+    a: *const u8,
+    b: *const u8,
+    y: *mut u8,
+    n: usize,
+}
+
+impl Op for Add {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let Add { operands, bytes, a, b, y, n } = self;
+        let scales = operands.map(|operand| s.splat(operand.scale));
+        let zeros = operands.map(|operand| s.splat_int(i32::from(operand.zero_point)));
+        let (bounds, zero_point) = (bounds(s, bytes), s.splat_int(i32::from(bytes.zero_point)));
+        each!(s, n, |i, count| {
+            // SAFETY: `count` bytes from `i` on lie within `n`.
+            unsafe {
+                let p = operand(s, a.add(i), count, zeros[0], scales[0]);
+                let q = operand(s, b.add(i), count, zeros[1], scales[1]);
+                s.store_u8_n(y.add(i), count, to_bytes(s, s.add(p, q), bounds, zero_point));
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! Every tier bit for bit against the table of formulas, in float32 steps written out.
+
+use super::{ADD, Bytes, DEQUANTIZE, LOOKUP, Operand, QUANTIZE, add, lookup};
+use crate::testing::{Aligned, Rng, for_each_impl};
+
+const LENGTHS: [usize; 15] = [0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 63, 64, 65, 131];
+
+/// The last step, in integers, wide enough for any float32.
+fn bytes(y: f32, to: Bytes) -> u8 {
+    let rounded = if y.is_nan() { 0.0 } else { f64::from(y).round_ties_even() };
+    (rounded + f64::from(to.zero_point)).clamp(f64::from(to.lo), f64::from(to.hi)) as u8
+}
+
+fn ranges() -> Vec<Bytes> {
+    let mut made = Vec::new();
+    for zero_point in [0, 1, 113, 128, 255] {
+        for (lo, hi) in [(0, 255), (zero_point, 255), (0, 127), (128, 200)] {
+            made.push(Bytes { zero_point, lo, hi });
+        }
+    }
+    made
+}
+
+#[test]
+fn quantization_is_its_formula() {
+    let mut rng = Rng::new(5);
+    let singular = [
+        0.0,
+        -0.0,
+        0.5,
+        -0.5,
+        1.5,
+        2.5,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        1e30,
+        -1e30,
+        3e9,
+        8_388_609.0,
+    ];
+    for_each_impl(QUANTIZE, |tier, kernel| {
+        for n in LENGTHS {
+            for to in ranges() {
+                for inverse in [1.0, 37.3, 0.011] {
+                    let mut x: Vec<f32> = (0..n).map(|_| rng.float() * 300.0 / inverse).collect();
+                    let start = rng.below(n.max(1));
+                    x.iter_mut().skip(start).zip(singular).for_each(|(x, s)| *x = s);
+                    let x = Aligned::from(&x, n % 16);
+                    let mut y = vec![77; n + 1];
+                    kernel(inverse, to, &x, &mut y[..n]);
+                    for (x, y) in x.iter().zip(&y) {
+                        assert_eq!(*y, bytes(x * inverse, to), "{tier} {x} · {inverse} to {to:?}");
+                    }
+                    assert_eq!(y[n], 77, "{tier} n {n}: wrote past the end");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn every_byte_is_dequantized() {
+    let x: Vec<u8> = (0..=255).collect();
+    for_each_impl(DEQUANTIZE, |tier, kernel| {
+        for zero_point in [0, 7, 128, 255] {
+            for scale in [1.0, 0.023_7, 1e-20] {
+                for n in [256, 255, 33, 5, 0] {
+                    let mut y = vec![0.5; n + 1];
+                    kernel(Operand { scale, zero_point }, &x[..n], &mut y[..n]);
+                    for (&x, &y) in x.iter().zip(&y[..n]) {
+                        let truth = f32::from(i16::from(x) - i16::from(zero_point)) * scale;
+                        assert_eq!(y.to_bits(), truth.to_bits(), "{tier} {x}");
+                    }
+                    assert_eq!(y[n], 0.5, "{tier} n {n}: wrote past the end");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn sums_of_every_pair_of_bytes() {
+    let (a, b): (Vec<u8>, Vec<u8>) = (0..=255).flat_map(|a| (0..=255).map(move |b| (a, b))).unzip();
+    let cases = [
+        ([(1.0, 0), (1.0, 0)], Bytes { zero_point: 0, lo: 0, hi: 255 }),
+        ([(0.5, 128), (0.5, 128)], Bytes { zero_point: 128, lo: 0, hi: 255 }),
+        ([(0.731, 3), (1.217, 250)], Bytes { zero_point: 77, lo: 77, hi: 255 }),
+        ([(1e12, 3), (1e-12, 250)], Bytes { zero_point: 100, lo: 10, hi: 240 }),
+    ];
+    for_each_impl(ADD, |tier, kernel| {
+        for (operands, to) in cases {
+            let operands = operands.map(|(scale, zero_point)| Operand { scale, zero_point });
+            let mut y = vec![0; a.len()];
+            add(kernel, operands, to, &a, &b, &mut y);
+            for ((&p, &q), &y) in a.iter().zip(&b).zip(&y) {
+                let value = |q: u8, of: Operand| (f32::from(q) - f32::from(of.zero_point)) * of.scale;
+                assert_eq!(
+                    y,
+                    bytes(value(p, operands[0]) + value(q, operands[1]), to),
+                    "{tier} {p} + {q} {operands:?}"
+                );
+            }
+        }
+        for n in LENGTHS {
+            let operands = [Operand { scale: 1.0, zero_point: 0 }; 2];
+            let mut y = vec![77; n + 1];
+            add(kernel, operands, Bytes { zero_point: 0, lo: 0, hi: 255 }, &b[..n], &b[..n], &mut y[..n]);
+            assert!(y[..n].iter().zip(&b).all(|(&y, &b)| y == b.saturating_mul(2)), "{tier} n {n}");
+            assert_eq!(y[n], 77, "{tier} n {n}: wrote past the end");
+        }
+    });
+}
+
+#[test]
+fn every_byte_is_looked_up() {
+    let mut rng = Rng::new(6);
+    let table: [u8; 256] = std::array::from_fn(|_| rng.below(256) as u8);
+    let x: Vec<u8> = (0..=255).chain((0..300).map(|_| rng.below(256) as u8)).collect();
+    for_each_impl(LOOKUP, |tier, kernel| {
+        for n in LENGTHS.into_iter().chain([256, 556]) {
+            for offset in [0, 1, 13] {
+                let mut x = Aligned::from(&x[..n], offset);
+                let mut y = vec![77; n + 1];
+                lookup(kernel, &table, &x, &mut y[..n]);
+                assert!(x.iter().zip(&y).all(|(&x, &y)| y == table[usize::from(x)]), "{tier} n {n}");
+                assert_eq!(y[n], 77, "{tier} n {n}: wrote past the end");
+                let p = x.as_mut_ptr();
+                // SAFETY: `n` bytes, in place.
+                #[allow(unsafe_code, reason = "in place")]
+                unsafe {
+                    kernel(&table, p, p, n);
+                }
+                assert_eq!(x[..], y[..n], "{tier} n {n} in place");
+            }
+        }
+    });
+}
