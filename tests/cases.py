@@ -1,20 +1,22 @@
-"""One table of small models, at least one for each op: what test_ops.py converts and compares, and test_sync.py counts."""
+"""One table of small models, at least one for each op: test_ops.py compares them with torch, test_sync.py counts."""
 
 from __future__ import annotations
 
 import functools
-import importlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gossamer
+from gossamer import converter, passes
+from gossamer.program import Program
 
 
 @dataclass
@@ -51,7 +53,7 @@ CASES: dict[str, Case] = {}
 def add(name: str, make: Callable[..., Any], *shapes: Any, **more: Any) -> None:
     """Adds a case: a function, or what makes a module; shapes are those of the inputs without the batch."""
     assert name not in CASES, name
-    module = isinstance(make, type) or isinstance(make, functools.partial)
+    module = isinstance(make, type | functools.partial)
 
     def inputs(n: int) -> tuple[Tensor, ...]:
         return tuple(s(n) if callable(s) else torch.randn(n, *s) for s in shapes)
@@ -155,7 +157,11 @@ for function in (
     add(function.__name__, function, (3, 7))
 for function in (torch.log, torch.log1p, torch.log2, torch.log10, torch.sqrt, torch.rsqrt, torch.reciprocal):
     add(function.__name__, function, positive(3, 7))
-add("inverse sines", lambda x: (torch.asin(x / 2), torch.acos(x / 2), torch.atanh(x / 2), torch.acosh(x + 1)), positive(5))
+add(
+    "inverse sines",
+    lambda x: (torch.asin(x / 2), torch.acos(x / 2), torch.atanh(x / 2), torch.acosh(x + 1)),
+    positive(5),
+)
 add("clamp", lambda x: x.clamp(-0.5, 0.7), (3, 7))
 add("clamp below", lambda x: x.clamp(min=-0.5), (3, 7))
 add("clamp above", lambda x: x.clamp(max=0.5), (3, 7))
@@ -173,7 +179,7 @@ add("casts", lambda x: (x.to(torch.int64), x.to(torch.int32), x > 0, (x * 3).lon
 
 for function in (torch.add, torch.sub, torch.mul, torch.div, torch.maximum, torch.minimum, torch.atan2):
     add(function.__name__, function, (3, 7), (3, 7))
-add("broadcasting", lambda a, b: (a + b, a - b[:, :1], b * a, a / (b.abs() + 1)), (3, 4, 5), (1, 5))
+add("broadcasting", lambda a, b: (a + b, a - b[:, :1], b * a, a / (b.abs() + 1)), (3, 4, 5), (1, 1, 5))
 add("channels", lambda a, b: a * b, (3, 4, 5), (3, 1, 1))
 add("numbers", lambda x: (x + 1, 2 - x, x * 0.5, x / 3, 1 / (x + 10), torch.add(x, x, alpha=0.3)), (3, 7))
 add("remainders", lambda x: (x % 2, torch.remainder(x, 0.7), torch.div(x, 2, rounding_mode="floor"), x // 2), (3, 7))
@@ -345,8 +351,18 @@ class LowRank(nn.Module):
 
 add("low rank", LowRank, (8, 6, 6))
 add("low rank int8", LowRank, (8, 6, 6), options={"weights": "int8"})
-add("float16", part(lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 49, 10))), (3, 9, 9), options={"weights": "float16"})
-add("int8 weights", part(lambda: nn.Sequential(nn.Conv2d(3, 8, 3, groups=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 49, 10))), (3, 9, 9), options={"weights": "int8"})
+add(
+    "float16",
+    part(lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 49, 10))),
+    (3, 9, 9),
+    options={"weights": "float16"},
+)
+add(
+    "int8 weights",
+    part(lambda: nn.Sequential(nn.Conv2d(3, 8, 3, groups=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 49, 10))),
+    (3, 9, 9),
+    options={"weights": "int8"},
+)
 
 
 class Recorder:
@@ -365,30 +381,39 @@ class Recorder:
 
 @dataclass
 class Converted:
-    """A case after its conversion: the module, the file, the report, the ops in the file."""
+    """A case after its conversion: the module, its program, the file, the report, the ops in the file."""
 
     module: nn.Module
+    program: Program
     path: Path
     report: gossamer.Report
     ops: set[str]
 
+
+# What the doubles below stand before.
+run, builder = passes.run, converter.Builder
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="gossamer-cases-")
 
 
 @functools.cache
 def converted(name: str) -> Converted:
-    """Converts a case, once for all tests that ask for it."""
+    """Converts a case, with a check after every pass; once for all tests that ask for it."""
     case = CASES[name]
     torch.manual_seed(0)
     module = case.make().eval()
-    inputs = case.inputs(case.batches[0])
-    path = Path(_FOLDER.name) / f"{len(list(Path(_FOLDER.name).iterdir()))}.goss"
-    implementation = importlib.import_module("gossamer.convert")
-    builder, ops = implementation.Builder, set()
-    implementation.Builder = lambda: Recorder(builder(), ops)
-    try:
-        report = gossamer.convert(module, inputs, path, **case.options)
-    finally:
-        implementation.Builder = builder
-    return Converted(module, path, report, ops)
+    path = Path(_FOLDER.name) / f"{list(CASES).index(name)}.goss"
+    ops: set[str] = set()
+    programs: list[Program] = []
+
+    def checked(program: Program) -> Program:
+        passes.verify(program)
+        programs.append(run(program, check=True))
+        return program
+
+    with (
+        mock.patch.object(converter, "Builder", lambda: Recorder(builder(), ops)),
+        mock.patch.object(converter.passes, "run", checked),
+    ):
+        report = gossamer.convert(module, case.inputs(case.batches[0]), path, **case.options)
+    return Converted(module, programs[0], path, report, ops)

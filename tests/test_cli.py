@@ -1,5 +1,6 @@
 """The `gossamer` command, as a person types it."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from gossamer import _core, cli, compress
 
 FACTORY = """
 import torch
+from torch import nn
 
 class Net(nn.Module):
     def __init__(self):
@@ -46,10 +48,12 @@ def broken():
 def folder(tmp_path_factory):
     """A folder with a factory module, the file it converts to, a pruned twin and an input."""
     folder = tmp_path_factory.mktemp("cli")
-    (folder / "factory_of_tests.py").write_text(FACTORY)
-    scope: dict = {}
-    exec(FACTORY, scope)
-    module, example = scope["make"]()
+    path = folder / "factory_of_tests.py"
+    path.write_text(FACTORY)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    factory = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(factory)
+    module, example = factory.make()
     module.eval()
     gossamer.convert(module, example, folder / "net.goss")
     gossamer.convert(compress.prune(module, 0.9), example, folder / "pruned.goss")

@@ -12,7 +12,7 @@ from ._core import Error, FormatError, ShapeError, UnsupportedOpError, __version
 
 if TYPE_CHECKING:
     from . import compress, runtime
-    from .convert import convert
+    from .converter import convert
     from .report import Report
     from .runtime import Model, load
 
@@ -33,7 +33,7 @@ __all__ = [
 # Public name -> (module it lives in, attribute or None for the module itself, whether it needs torch).
 _LAZY = {
     "compress": ("gossamer.compress", None, True),
-    "convert": ("gossamer.convert", "convert", True),
+    "convert": ("gossamer.converter", "convert", True),
     "Report": ("gossamer.report", "Report", False),
     "load": ("gossamer.runtime", "load", False),
     "Model": ("gossamer.runtime", "Model", False),
@@ -53,7 +53,6 @@ def __getattr__(name: str) -> Any:
             raise ImportError(f"gossamer.{name} needs torch: pip install 'gossamer[torch]'", name="torch") from error
         raise
     value = loaded if attribute is None else getattr(loaded, attribute)
-    # `gossamer.convert` is the function, although importing its module sets the module of that name here.
     globals()[name] = value
     return value
 

@@ -7,14 +7,14 @@ copy that shares its tensors.
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
@@ -32,8 +32,8 @@ KEPT = frozenset({
     "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "linear", "matmul", "embedding",
     "relu6", "silu", "hardswish", "hardsigmoid", "hardtanh", "gelu", "elu", "selu", "celu", "leaky_relu", "mish",
     "softplus", "log_sigmoid", "hardshrink", "softshrink", "threshold", "clamp_min", "clamp_max", "softmax",
-    "log_softmax", "layer_norm", "group_norm", "instance_norm", "batch_norm", "scaled_dot_product_attention",
-    "std", "var", "var_mean",
+    "log_softmax", "prelu", "rms_norm", "layer_norm", "group_norm", "instance_norm", "batch_norm",
+    "scaled_dot_product_attention", "std", "var", "var_mean",
     "max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d",
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d",
     "pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d",
@@ -43,13 +43,19 @@ KEPT = frozenset({
 # fmt: on
 
 
-def decompositions() -> dict:
-    """The one table of decompositions: torch's own, but for what is `KEPT`."""
+@functools.cache
+def _table() -> dict[Any, Any]:
     table = torch.export.default_decompositions()
     for op in list(table):
-        if op.namespace == "aten" and op.name().partition("::")[2].partition(".")[0] in KEPT:
+        namespace, _, name = op.name().partition("::")
+        if namespace == "aten" and name.partition(".")[0] in KEPT:
             table.pop(op)
-    return table
+    return dict(table)
+
+
+def decompositions() -> dict[Any, Any]:
+    """The one table of decompositions: torch's own, but for what is `KEPT`."""
+    return dict(_table())  # torch takes entries out of the one it is given
 
 
 def capture(model: nn.Module | ExportedProgram, example_inputs: Sequence[Any], dynamic_shapes: Any = None) -> Program:
@@ -121,11 +127,11 @@ def _hooked(module: nn.Module) -> list[tuple[int, str, tuple[str, ...], Callable
     found: list[tuple[int, str, tuple[str, ...], Callable[[], Tensor]]] = []
     for key, hook in module._forward_pre_hooks.items():
         if isinstance(hook, prune.BasePruningMethod):
-            found.append((key, hook._tensor_name, ("_orig", "_mask"), partial(hook.apply_mask, module)))
+            found.append((key, hook._tensor_name, ("_orig", "_mask"), functools.partial(hook.apply_mask, module)))
         elif isinstance(hook, WeightNorm):
-            found.append((key, hook.name, ("_g", "_v"), partial(hook.compute_weight, module)))
+            found.append((key, hook.name, ("_g", "_v"), functools.partial(hook.compute_weight, module)))
         elif isinstance(hook, SpectralNorm):
-            weight = partial(hook.compute_weight, module, do_power_iteration=False)
+            weight = functools.partial(hook.compute_weight, module, do_power_iteration=False)
             found.append((key, hook.name, ("_orig", "_u", "_v"), weight))
     return found
 
@@ -146,7 +152,7 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
 
 
 def _sparse(tensor: Tensor) -> bool:
-    return tensor.layout != torch.strided and tensor.layout != torch._mkldnn
+    return tensor.layout not in (torch.strided, torch._mkldnn)  # type: ignore[attr-defined]
 
 
 class _Fixed(Exception):
@@ -173,10 +179,15 @@ def _capture_any_batch(module: nn.Module, example: tuple, notes: list[str]) -> P
     moving = {i for i in shaped if leaves[i].shape[0] != 1} or set(shaped)
     while moving:
         wide = [torch.cat([t, t]) if i in moving and t.shape[0] == 1 else t for i, t in enumerate(leaves)]
-        wide = pytree.tree_unflatten(wide, spec)
-        axes = pytree.tree_unflatten([{0: Dim.AUTO} if i in moving else None for i in range(len(leaves))], spec)
+        # One tensor given twice is two inputs.
+        wide = pytree.tree_unflatten([t.view_as(t) if isinstance(t, Tensor) else t for t in wide], spec)
+        axes = ShapesCollection()
+        for i, tensor in enumerate(pytree.tree_leaves(wide)):
+            if i in moving:
+                axes[tensor] = {0: Dim.AUTO}
         try:
-            exported = torch.export.export(module, wide, dynamic_shapes=axes, strict=False)
+            shapes = axes.dynamic_shapes(module, wide)
+            exported = torch.export.export(module, wide, dynamic_shapes=shapes, strict=False)
         except Exception as error:
             raise _Fixed(_first_line(error)) from error
         inputs = _user_inputs(exported)

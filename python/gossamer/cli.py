@@ -104,8 +104,8 @@ def _bench(args: argparse.Namespace) -> None:
         _print_json({"file": args.file, "machine": host, "inputs": shapes, "results": rows})
         return
     print(f"{host['cpu']}, {host['cores']} cores usable, tier {host['tier']}, {_conditions(host)}")
-    shapes = ", ".join(f"{array.dtype} {array.shape}" for array in inputs)
-    print(f"{args.file}, input {shapes}, {results[0].runs} runs")
+    given = ", ".join(f"{array.dtype} {array.shape}" for array in inputs)
+    print(f"{args.file}, input {given}, {results[0].runs} runs")
     print()
     print(table([_bench_row(result) for result in results]))
     for result in results:

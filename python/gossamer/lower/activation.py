@@ -11,29 +11,11 @@ from ..passes.fuse import activation_of
 from . import Lowering, Token, Unsupported, lowers, type_name
 from .layers import activation
 
-# torch's name -> the file's, for functions without parameters.
-_UNARY = {
-    "abs": "abs",
-    "ceil": "ceil",
-    "cos": "cos",
-    "erf": "erf",
-    "exp": "exp",
-    "expm1": "expm1",
-    "floor": "floor",
-    "log": "log",
-    "log1p": "log1p",
-    "log2": "log2",
-    "logical_not": "not",
-    "neg": "neg",
-    "reciprocal": "reciprocal",
-    "round": "round",
-    "rsqrt": "rsqrt",
-    "sign": "sign",
-    "sin": "sin",
-    "sqrt": "sqrt",
-    "square": "square",
-    "trunc": "trunc",
-}
+# Functions without parameters that torch and the file call the same.
+_UNARY = """
+    abs acos acosh asin asinh atan atanh ceil cos cosh erf exp exp2 expm1 floor frac log log10 log1p log2 neg reciprocal
+    round rsqrt sign sin sinh sqrt square tan trunc
+"""
 
 
 @lowers(*(str(target) for target in RECOGNISED))
@@ -43,10 +25,9 @@ def known(at: Lowering, x, *params) -> Token:
         raise Unsupported(f"with parameters {params}, this is none of gossamer's activations")
     name, values = found
     dtype = at.node.meta["val"].dtype
-    attrs = activation(name, list(values))
     if not dtype.is_floating_point:
         return _clamped(at, x, name, values, dtype)
-    return at.add("map", [at.value(x, dtype)], **attrs)
+    return at.add("map", [at.value(x, dtype)], **(activation(name, list(values)) or {}))
 
 
 def _clamped(at: Lowering, x, name: str, values: tuple[float, ...], dtype: torch.dtype) -> Token:
@@ -61,20 +42,34 @@ def _clamped(at: Lowering, x, name: str, values: tuple[float, ...], dtype: torch
     return token
 
 
-@lowers(*(f"aten.{name}.default" for name in _UNARY))
+@lowers(*(f"aten.{name}.default" for name in _UNARY.split()))
 def unary(at: Lowering, x) -> Token:
-    name = at.node.target._schema.name.partition("::")[2]
-    dtype = at.node.meta["val"].dtype
-    if name == "logical_not":
-        return at.add("map", [at.value(x, torch.bool)], fn="not")
-    return at.add("map", [at.value(x, dtype)], fn=_UNARY[name])
+    # In the type of the result: the root of an integer is a float.
+    return at.add("map", [at.value(x, at.node.meta["val"].dtype)], fn=at.function())
 
 
-@lowers("aten.bitwise_not.default")
-def bitwise_not(at: Lowering, x) -> Token:
-    if x.meta["val"].dtype != torch.bool:
-        raise Unsupported("bits of integers")
-    return at.add("map", [at.value(x)], fn="not")
+@lowers("aten.logical_not.default", "aten.bitwise_not.default")
+def negation(at: Lowering, x) -> Token:
+    if at.function() == "bitwise_not" and x.meta["val"].dtype != torch.bool:
+        return at.add("binary", [at.value(x), at.operand(-1, x.meta["val"].dtype)], fn="xor")
+    return at.add("binary", [truth(at, x), at.operand(True, torch.bool)], fn="xor")
+
+
+def truth(at: Lowering, x) -> Token:
+    """Which elements of a value are not zero."""
+    dtype = x.meta["val"].dtype
+    token = at.value(x)
+    return token if dtype == torch.bool else at.add("binary", [token, at.operand(0, dtype)], fn="ne")
+
+
+@lowers("aten.prelu.default")
+def prelu(at: Lowering, x, weight) -> Token:
+    token, slope = at.value(x), at.value(weight)
+    rank, channels = x.meta["val"].dim(), weight.meta["val"].numel()
+    slope = at.add("reshape", [slope], shape=[channels, *[1] * (rank - 2)] if rank > 1 else [channels])
+    negative = at.add("binary", [token, at.operand(0.0, torch.float32)], fn="min")
+    negative = at.add("binary", [negative, slope], fn="mul")
+    return at.add("binary", [at.add("map", [token], fn="relu"), negative], fn="add")
 
 
 @lowers("aten._to_copy.default")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, fx
 
 from . import Lowering, Token, Unsupported, lowers, type_name
+from .activation import truth
 
 
 def _common(*values: fx.Node | float | int | bool) -> torch.dtype:
@@ -25,7 +26,7 @@ def binary(at: Lowering, fn: str, a, b, dtype: torch.dtype | None = None) -> Tok
 
 @lowers("aten.add.Tensor", "aten.add.Scalar", "aten.sub.Tensor", "aten.sub.Scalar")
 def add(at: Lowering, a, b, alpha) -> Token:
-    fn = at.node.target._schema.name.partition("::")[2]
+    fn = at.function()
     dtype = at.node.meta["val"].dtype
     second = at.operand(b, dtype)
     if alpha != 1:
@@ -49,6 +50,8 @@ _PLAIN = {
     "minimum.default": "min",
     "remainder.Tensor": "mod",
     "remainder.Scalar": "mod",
+    "fmod.Tensor": "fmod",
+    "fmod.Scalar": "fmod",
     "floor_divide.default": "floor_div",
     "atan2.default": "atan2",
 }
@@ -75,31 +78,24 @@ _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 
 @lowers(*(f"aten.{name}.{kind}" for name in _COMPARISONS for kind in ("Tensor", "Scalar")))
 def compare(at: Lowering, a, b) -> Token:
-    return binary(at, at.node.target._schema.name.partition("::")[2], a, b)
+    return binary(at, at.function(), a, b)
 
 
-_LOGIC = {"logical_and.default": "and", "logical_or.default": "or", "logical_xor.default": "xor"}
-_BITWISE = {"bitwise_and.Tensor": "and", "bitwise_or.Tensor": "or", "bitwise_xor.Tensor": "xor"}
-
-
-@lowers(*(f"aten.{name}" for name in (*_LOGIC, *_BITWISE)))
+@lowers("aten.logical_and.default", "aten.logical_or.default", "aten.logical_xor.default")
 def logic(at: Lowering, a, b) -> Token:
-    name = str(at.node.target).partition(".")[2]
-    if name in _BITWISE and at.node.meta["val"].dtype != torch.bool:
-        raise Unsupported("bits of integers")
-    return binary(at, {**_LOGIC, **_BITWISE}[name], a, b, torch.bool)
+    return at.add("binary", [truth(at, a), truth(at, b)], fn=at.function().removeprefix("logical_"))
+
+
+@lowers(*(f"aten.bitwise_{name}.{kind}" for name in ("and", "or", "xor") for kind in ("Tensor", "Scalar")))
+def bitwise(at: Lowering, a, b) -> Token:
+    return binary(at, at.function().removeprefix("bitwise_"), a, b, at.node.meta["val"].dtype)
 
 
 @lowers("aten.pow.Tensor_Scalar")
 def power(at: Lowering, x, exponent) -> Token:
     dtype = at.node.meta["val"].dtype
     if dtype.is_floating_point:
-        base = at.value(x, dtype)
-        named = {2: "square", 0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}.get(exponent)
-        if named is not None:
-            return at.add("map", [base], fn=named)
-        if exponent == 3:
-            return at.add("binary", [at.add("map", [base], fn="square"), base], fn="mul")
+        return at.add("map", [at.value(x, dtype)], fn="pow", exponent=float(exponent))
     return binary(at, "pow", x, exponent, dtype)
 
 

@@ -24,7 +24,7 @@ def softmax_core(at: Lowering, x, dim, half_to_float) -> Token:
 def _softmax(at: Lowering, x, dim: int) -> Token:
     dtype = at.node.meta["val"].dtype
     axis = dim % max(len(shape_of(x)), 1)
-    return at.add("softmax", [at.value(x, dtype)], axis=axis, log="log" in at.node.target._schema.name)
+    return at.add("softmax", [at.value(x, dtype)], axis=axis, log="log" in at.function())
 
 
 @lowers("aten.layer_norm.default")
@@ -57,26 +57,16 @@ def instance_norm(at: Lowering, x, weight, bias, mean, var, use_input_stats, mom
 
 
 def _grouped(at: Lowering, x, groups: int, weight, bias, eps: float) -> Token:
-    """A norm over each group of channels: a layer norm of rows, and then a scale and a shift of each channel."""
-    batch, channels, *spatial = at.sizes(x)
-    if not all(isinstance(size, int) for size in [channels, *spatial]):
-        raise Unsupported("a group norm of a plane whose size depends on the input")
-    rest = channels // groups
-    for size in spatial:
-        rest *= size
-    rows = at.add("reshape", [at.value(x)], shape=[batch, groups, rest])
-    y = at.add("layer_norm", [rows, None, None], dims=1, eps=eps)
-    y = at.add("reshape", [y], shape=at.sizes(x))
-    if weight is None and bias is None:
-        return y
-    value = at.program.constant
-    scale = torch.ones(channels) if weight is None else value(weight)
-    shift = torch.zeros(channels) if bias is None else value(bias)
-    if scale is None or shift is None:
-        raise Unsupported("a group norm whose weight is computed")
-    name = (weight if weight is not None else bias).target
     used = [n for n in (weight, bias) if n is not None]
-    return at.add("affine", [y, at.keep(scale, f"{name}.scale"), at.keep(shift, f"{name}.shift")], used)
+    inputs = [at.value(x), at.optional(weight), at.optional(bias)]
+    return at.add("group_norm", inputs, used, groups=groups, eps=eps)
+
+
+@lowers("aten.rms_norm.default")
+def rms_norm(at: Lowering, x, shape, weight, eps) -> Token:
+    eps = torch.finfo(torch.float32).eps if eps is None else eps
+    used = [] if weight is None else [weight]
+    return at.add("layer_norm", [at.value(x), at.optional(weight), None], used, dims=len(shape), eps=eps, rms=True)
 
 
 @lowers("aten._native_batch_norm_legit_no_training.default")

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..program import shape_of
 from . import Lowering, Token, Unsupported, lowers
+from .shape import cut
 
 
 def _spread(value: int | list[int], n: int) -> list[int]:
@@ -59,7 +60,7 @@ def avg_pool2d(at: Lowering, x, kernel, stride, padding, ceil_mode, count_includ
 
 def _spatial(at: Lowering) -> int:
     """The dimensions of the plane, which the op's name says."""
-    return int(at.node.target._schema.name.partition("pool")[2][0])
+    return int(at.function().partition("pool")[2][0])
 
 
 @lowers("aten.adaptive_avg_pool1d.default", "aten.adaptive_avg_pool2d.default", "aten._adaptive_avg_pool2d.default")
@@ -94,17 +95,17 @@ def pad(at: Lowering, x, pad, mode, value) -> Token:
 
 @lowers(*(f"aten.{kind}_pad{n}d.default" for kind in ("reflection", "replication") for n in (1, 2)))
 def edge_pad(at: Lowering, x, pad) -> Token:
-    mode = "reflect" if "reflection" in at.node.target._schema.name else "replicate"
+    mode = "reflect" if "reflection" in at.function() else "replicate"
     return _padded(at, x, pad, mode, None)
 
 
 def _padded(at: Lowering, x, amounts: list[int], mode: str, value: float | None) -> Token:
-    if mode not in ("constant", "reflect", "replicate"):
-        raise Unsupported(f"padding of mode {mode!r}")
     rank = len(shape_of(x))
     # torch lists the last dimension first.
     pairs = [[0, 0]] * (rank - len(amounts) // 2) + [list(amounts[i : i + 2]) for i in range(0, len(amounts), 2)][::-1]
-    token, sizes = at.value(x), at.sizes(x)
+    token, sizes = at.value(x), shape_of(x)
+    if mode == "circular":
+        return _wrapped(at, token, pairs, sizes)
     for axis, pair in enumerate(pairs):
         cut = [max(-p, 0) for p in pair]
         if any(cut):
@@ -117,15 +118,29 @@ def _padded(at: Lowering, x, amounts: list[int], mode: str, value: float | None)
     return at.add("pad", [token], padding=pairs, mode=mode, value=float(value or 0.0))
 
 
+def _wrapped(at: Lowering, token: Token, pairs: list[list[int]], shape: list[Any]) -> Token:
+    """Each axis with its end before it and its beginning after it."""
+    for axis, (low, high) in enumerate(pairs):
+        size = shape[axis]
+        parts = [cut(at, token, axis, size - low, size)] if low else []
+        parts += [token] + ([cut(at, token, axis, 0, high)] if high else [])
+        token = at.add("cat", parts, axis=axis) if len(parts) > 1 else token
+    return token
+
+
 @lowers("aten.upsample_nearest1d.vec", "aten.upsample_nearest2d.vec")
 def upsample_nearest(at: Lowering, x, output_size, scale_factors) -> Token:
     before, after = at.sizes(x), at.sizes()
-    whole = all(isinstance(s, int) for s in [*before[2:], *after[2:]])
-    if not whole or any(b % a for a, b in zip(before[2:], after[2:], strict=True)):
+    small, large = ([s for s in sizes[2:] if isinstance(s, int)] for sizes in (before, after))
+    if (
+        len(small) + 2 != len(before)
+        or len(large) != len(small)
+        or any(b % a for a, b in zip(small, large, strict=True))
+    ):
         raise Unsupported("resizing that is not by a whole factor")
-    factors = [b // a for a, b in zip(before[2:], after[2:], strict=True)]
-    apart = [s for size in before[2:] for s in (size, 1)]
-    wide = [s for size, factor in zip(before[2:], factors, strict=True) for s in (size, factor)]
+    factors = [b // a for a, b in zip(small, large, strict=True)]
+    apart = [s for size in small for s in (size, 1)]
+    wide = [s for size, factor in zip(small, factors, strict=True) for s in (size, factor)]
     y = at.add("reshape", [at.value(x)], shape=[*before[:2], *apart])
     y = at.add("expand", [y], shape=[*before[:2], *wide])
     return at.add("reshape", [y], shape=after)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from ..program import shape_of
-from . import Lowering, Token, Unsupported, lowers
+from . import Lowering, Token, lowers
+from .activation import truth
 
 
 def reduced(at: Lowering, x, fn: str, axes, keepdim: bool, **attrs) -> Token:
@@ -12,7 +15,7 @@ def reduced(at: Lowering, x, fn: str, axes, keepdim: bool, **attrs) -> Token:
     axes = [axes] if isinstance(axes, int) else list(axes or range(rank))
     dtype = at.node.meta["val"]
     dtype = (dtype[0] if isinstance(dtype, (tuple, list)) else dtype).dtype
-    token = at.value(x) if fn in ("any", "all") else at.value(x, dtype)
+    token = at.value(x, dtype)
     if rank == 0:
         return token
     return at.add("reduce", [token], fn=fn, axes=sorted(a % rank for a in axes), keepdim=keepdim, **attrs)
@@ -20,12 +23,12 @@ def reduced(at: Lowering, x, fn: str, axes, keepdim: bool, **attrs) -> Token:
 
 @lowers("aten.mean.dim", "aten.sum.dim_IntList")
 def mean(at: Lowering, x, dim, keepdim, dtype) -> Token:
-    return reduced(at, x, at.node.target._schema.name.partition("::")[2], dim, keepdim)
+    return reduced(at, x, at.function(), dim, keepdim)
 
 
 @lowers("aten.mean.default", "aten.sum.default", "aten.prod.default")
 def mean_all(at: Lowering, x, dtype) -> Token:
-    return reduced(at, x, at.node.target._schema.name.partition("::")[2], None, False)
+    return reduced(at, x, at.function(), None, False)
 
 
 @lowers("aten.prod.dim_int")
@@ -35,33 +38,38 @@ def prod(at: Lowering, x, dim, keepdim, dtype) -> Token:
 
 @lowers("aten.amax.default", "aten.amin.default")
 def extremum(at: Lowering, x, dim, keepdim) -> Token:
-    return reduced(at, x, at.node.target._schema.name.removeprefix("aten::a"), dim, keepdim)
+    return reduced(at, x, at.function()[1:], dim, keepdim)
 
 
 @lowers("aten.max.default", "aten.min.default")
 def extremum_all(at: Lowering, x) -> Token:
-    return reduced(at, x, at.node.target._schema.name.removeprefix("aten::"), None, False)
+    return reduced(at, x, at.function(), None, False)
 
 
 @lowers("aten.max.dim", "aten.min.dim")
 def extremum_dim(at: Lowering, x, dim, keepdim) -> list[Token | None]:
     # Where the indices are used, reading the missing one refuses.
-    return [reduced(at, x, at.node.target._schema.name.removeprefix("aten::"), dim, keepdim), None]
+    return [reduced(at, x, at.function(), dim, keepdim), None]
 
 
 @lowers("aten.any.dim", "aten.all.dim", "aten.any.dims", "aten.all.dims")
 def any_dim(at: Lowering, x, dim, keepdim) -> Token:
-    return reduced(at, x, at.node.target._schema.name.removeprefix("aten::"), dim, keepdim)
+    # The largest of zeros and ones, or the smallest.
+    rank = len(shape_of(x))
+    axes = sorted(a % rank for a in ([dim] if isinstance(dim, int) else dim or range(rank)))
+    numbers = at.add("cast", [truth(at, x)], dtype="float32")
+    fn = {"any": "max", "all": "min"}[at.function()]
+    return at.add("cast", [at.add("reduce", [numbers], fn=fn, axes=axes, keepdim=keepdim)], dtype="bool")
 
 
 @lowers("aten.any.default", "aten.all.default")
 def any_all(at: Lowering, x) -> Token:
-    return reduced(at, x, at.node.target._schema.name.removeprefix("aten::"), None, False)
+    return any_dim(at, x, None, False)
 
 
 @lowers("aten.var.correction", "aten.std.correction")
 def var(at: Lowering, x, dim, correction, keepdim) -> Token:
-    fn = at.node.target._schema.name.removeprefix("aten::")
+    fn = at.function()
     return reduced(at, x, fn, dim, keepdim, correction=1 if correction is None else correction)
 
 
@@ -80,14 +88,13 @@ def var_mean(at: Lowering, x, dim, correction, keepdim) -> list[Token | None]:
     ]
 
 
+@lowers("aten.var_mean.dim")
+def var_mean_dim(at: Lowering, x, dim, unbiased, keepdim) -> list[Token | None]:
+    return var_mean(at, x, dim, int(unbiased), keepdim)
+
+
 @lowers("aten.linalg_vector_norm.default")
 def norm(at: Lowering, x, order, dim, keepdim, dtype) -> Token:
-    if order == 2:
-        return reduced(at, x, "norm", dim, keepdim)
-    largest = {float("inf"): "max", float("-inf"): "min", 1: "sum"}.get(order)
-    if largest is None:
-        raise Unsupported(f"a norm of order {order}")
-    rank = len(shape_of(x))
-    axes = sorted(a % rank for a in ([dim] if isinstance(dim, int) else dim or range(rank)))
-    size = at.add("map", [at.value(x)], fn="abs")
-    return at.add("reduce", [size], fn=largest, axes=axes, keepdim=keepdim)
+    # JSON has no infinities.
+    p = float(order)
+    return reduced(at, x, "norm", dim, keepdim, p=p if math.isfinite(p) else f"{p:g}")

@@ -50,8 +50,8 @@ def expand(at: Lowering, x, size, implicit) -> Token:
 
 @lowers("aten.repeat.default")
 def repeat(at: Lowering, x, repeats) -> Token:
-    shape = at.sizes(x)
-    shape = [1] * (len(repeats) - len(shape)) + shape
+    known = at.sizes(x)
+    shape = [*[1] * (len(repeats) - len(known)), *known]
     counts = [at.size(r) for r in repeats]
     # Each dimension becomes a pair: which copy, and where in it.
     y = at.add("reshape", [at.value(x)], shape=[s for size in shape for s in (1, size)])
@@ -186,10 +186,7 @@ def flip(at: Lowering, x, dims) -> Token:
     token = at.value(x)
     for dim in dims:
         axis = dim % len(shape_of(x))
-        size = shape_of(x)[axis]
-        if not isinstance(size, int):
-            raise Unsupported("a dimension that depends on the inputs is reversed")
-        token = _runs(at, token, axis, list(range(size))[::-1])
+        token = at.add("slice", [token], axis=axis, start=None, stop=None, step=-1)
     return token
 
 
@@ -226,6 +223,11 @@ def _runs(at: Lowering, token: Token, axis: int, places: list[int]) -> Token:
 def full(at: Lowering, size, value, *_: Any) -> Token:
     number = at.operand(value, at.node.meta["val"].dtype)
     return at.add("expand", [number], shape=at.sizes())
+
+
+@lowers("aten.full_like.default")
+def full_like(at: Lowering, x, value, *_: Any) -> Token:
+    return full(at, None, value)
 
 
 @lowers("aten.copy.default")

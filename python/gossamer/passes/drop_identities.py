@@ -28,10 +28,8 @@ _SAME_IF_ALIKE = {
     aten._to_copy.default,
     aten.expand.default,
     aten.reshape.default,
-    aten.view.default,
     aten.squeeze.dims,
     aten.squeeze.dim,
-    aten._unsafe_view.default,
     aten.slice.Tensor,
     aten.constant_pad_nd.default,
     aten.repeat.default,
@@ -52,6 +50,9 @@ def drop_identities(program: Program) -> Program:
     for node in list(program.graph.nodes):
         if node.op != "call_function":
             continue
+        if node.target in (aten.view.default, aten._unsafe_view.default):
+            # Without the copy that may be dropped before it, a view would have to be one of scattered memory.
+            node.target = aten.reshape.default
         if node.target in _ASSERTIONS:
             program.graph.erase_node(node)
         elif (source := _source(node)) is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import fx
 
@@ -19,10 +21,22 @@ def name_activations(program: Program) -> Program:
                 target, x = found
                 program.replace(node, program.call(target, (x,), like=node))
                 break
+    for node in program.calls(aten.prelu.default):
+        made = _leaky_relu(program, node)
+        if made is not None:
+            program.replace(node, made)
     return program
 
 
-def _factors(node: fx.Node) -> list[tuple[object, object]]:
+def _leaky_relu(program: Program, node: fx.Node) -> fx.Node | None:
+    """A leaky ReLU whose slope is a parameter, of which there is one for all channels."""
+    slope = program.constant(node.args[1])
+    if slope is None or slope.numel() != 1:
+        return None
+    return program.call(aten.leaky_relu.default, (node.args[0], float(slope)), like=node)
+
+
+def _factors(node: fx.Node) -> list[tuple[Any, Any]]:
     a, b = node.args[:2]
     return [(a, b), (b, a)]
 
@@ -82,5 +96,5 @@ def _clamped_plus_three(node: fx.Node) -> fx.Node | None:
     return None
 
 
-def _calls(node: object, *targets: object) -> bool:
+def _calls(node: Any, *targets: object) -> bool:
     return isinstance(node, fx.Node) and node.op == "call_function" and node.target in targets

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, fx
 
@@ -13,19 +16,9 @@ gossamer = torch.ops.gossamer
 
 def name_layers(program: Program) -> Program:
     """Rewrites convolutions, and matrix products with a constant, as the two layers."""
-    rewrites = {
-        aten.conv1d.default: _conv,
-        aten.conv2d.default: _conv,
-        aten.conv1d.padding: _conv,
-        aten.conv2d.padding: _conv,
-        aten.convolution.default: _convolution,
-        aten.linear.default: _linear,
-        aten.addmm.default: _addmm,
-        aten.mm.default: _matmul,
-        aten.matmul.default: _matmul,
-    }
-    for node in program.calls(*rewrites):
-        made = rewrites[node.target](program, node)
+    for node in list(program.graph.nodes):
+        # By name: the ops of quantized modules exist only where those were made.
+        made = _REWRITES[str(node.target)](program, node) if str(node.target) in _REWRITES else None
         if made is not None:
             program.replace(node, made)
     return program
@@ -62,7 +55,7 @@ def _make_conv(program, node, x, weight, bias, stride, pads, dilation, groups) -
     if bias is not None and program.constant(bias) is None:
         return None
     kernel = weight.meta["val"].shape[2:]
-    geometry = (_spread(stride, kernel), pads, _spread(dilation, kernel), groups, "", [])
+    geometry: tuple[Any, ...] = (_spread(stride, kernel), pads, _spread(dilation, kernel), groups, "", [])
     if x.meta["val"].dim() == rank:
         return program.call(gossamer.conv.default, (x, weight, bias, None, *geometry), like=node)
     # torch takes one image without a batch; the layer does not.
@@ -84,6 +77,28 @@ def _linear(program: Program, node: fx.Node) -> fx.Node | None:
     return _make_linear(program, node, x, weight, bias)
 
 
+def _linear_w8(program: Program, node: fx.Node) -> fx.Node | None:
+    x, weight, scale, bias = arguments(node)
+    return _make_linear(program, node, x, _scaled(program, node, weight, scale), bias)
+
+
+def _conv_w8(program: Program, node: fx.Node) -> fx.Node | None:
+    x, weight, scale, bias, stride, padding, dilation, groups = arguments(node)
+    weight = _scaled(program, node, weight, scale)
+    return _make_conv(program, node, x, weight, bias, stride, padding, dilation, groups)
+
+
+def _scaled(program: Program, node: fx.Node, weight: fx.Node, scale: fx.Node) -> fx.Node:
+    """The weight that integers and their scales stand for; the file holds the integers."""
+    q, factor = program.constant(weight), program.constant(scale)
+    assert q is not None and factor is not None, f"{node.name} has a weight that is computed"
+    scaled = q.float() * factor.reshape(-1, *[1] * (q.dim() - 1))
+    made = program.add_constant(weight.target, scaled, before=node)
+    made.meta.update({k: v for k, v in weight.meta.items() if k != "val"})
+    program.integers[made.target] = q
+    return made
+
+
 def _addmm(program: Program, node: fx.Node) -> fx.Node | None:
     bias, x, weight, beta, alpha = arguments(node)
     if (beta, alpha) != (1, 1):
@@ -93,7 +108,37 @@ def _addmm(program: Program, node: fx.Node) -> fx.Node | None:
 
 def _matmul(program: Program, node: fx.Node) -> fx.Node | None:
     x, weight = arguments(node)
+    if program.constant(x) is not None and weight.meta["val"].dim() == 2:
+        return _from_left(program, node, x, weight)
     return _make_transposed(program, node, x, weight, None)
+
+
+def _from_left(program: Program, node: fx.Node, weight: fx.Node, x: fx.Node) -> fx.Node | None:
+    """`W @ x` as the transpose of the layer `x.T @ W.T`, which is how a sparse matrix is multiplied in torch."""
+    turned = _turned(program, node, x)
+    y = _make_linear(program, node, turned, weight, None)
+    if y is None:
+        return None
+    y.meta["val"] = node.meta["val"].t()
+    for user in list(node.users):
+        if _turns(user):
+            program.replace(user, y)
+    return program.call(aten.permute.default, (y, [1, 0]), like=node)
+
+
+def _turns(node: fx.Node) -> bool:
+    """Whether a node transposes a matrix."""
+    swaps = node.target is aten.transpose.int and {a % 2 for a in node.args[1:]} == {0, 1}
+    return node.target is aten.t.default or swaps or (node.target is aten.permute.default and [*node.args[1]] == [1, 0])
+
+
+def _turned(program: Program, before: fx.Node, x: fx.Node) -> fx.Node:
+    """The transpose of a matrix."""
+    if x.op == "call_function" and x.meta["val"].dim() == 2 and _turns(x):
+        return x.args[0]
+    made = program.call(aten.permute.default, (x, [1, 0]), like=x, before=before)
+    made.meta["val"] = x.meta["val"].t()
+    return made
 
 
 def _make_transposed(program: Program, node: fx.Node, x, weight, bias) -> fx.Node | None:
@@ -120,3 +165,18 @@ def _make_linear(program: Program, node: fx.Node, x, weight, bias) -> fx.Node | 
 
 def _is_bias(value: Tensor | None, m: int) -> bool:
     return value is not None and tuple(value.shape) == (m,)
+
+
+_REWRITES: dict[str, Callable[[Program, fx.Node], fx.Node | None]] = {
+    "aten.conv1d.default": _conv,
+    "aten.conv2d.default": _conv,
+    "aten.conv1d.padding": _conv,
+    "aten.conv2d.padding": _conv,
+    "aten.convolution.default": _convolution,
+    "aten.linear.default": _linear,
+    "aten.addmm.default": _addmm,
+    "aten.mm.default": _matmul,
+    "aten.matmul.default": _matmul,
+    "gossamer.linear_w8.default": _linear_w8,
+    "gossamer.conv_w8.default": _conv_w8,
+}

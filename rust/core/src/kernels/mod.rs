@@ -10,18 +10,24 @@ pub mod binary;
 pub mod depthwise_f32;
 pub mod gemm_f32;
 pub mod gemm_i8;
+pub mod gemv_f32;
 pub mod gemv_i8;
 pub mod map;
-mod math;
 pub mod pack;
+pub mod pool;
 pub mod quantize;
 pub mod reduce;
 pub mod relayout;
-mod simd;
 pub mod spmm_f32;
+pub mod spmm_i8;
+pub mod spmv_f32;
+pub mod spmv_i8;
 pub mod strip;
 pub mod strip_i8;
 pub mod window;
+mod unroll;
+mod math;
+mod simd;
 
 /// One implementation of a family.
 #[derive(Debug)]

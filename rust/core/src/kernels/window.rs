@@ -93,6 +93,11 @@ impl Window2 {
         [self.oh, self.ow]
     }
 
+    /// Inputs from one output to the next.
+    pub fn stride(&self) -> [usize; 2] {
+        self.stride
+    }
+
     /// Taps, `[rows, columns]`.
     pub fn kernel(&self) -> [usize; 2] {
         self.kernel
@@ -116,6 +121,20 @@ impl Window2 {
     /// Tap columns of output column `ox` that lie inside the input, and the input column of the first of them.
     pub(super) fn taps_of_column(&self, ox: usize) -> (Range<usize>, usize) {
         taps(self.w, ox * self.stride[1], self.kernel[1], self.dilation[1], self.pad[1])
+    }
+}
+
+/// Elements that planes `pitch` apart take together.
+///
+/// # Panics
+/// Where they do not fit in an address space.
+pub(super) fn span(planes: usize, plane: usize, pitch: usize) -> usize {
+    match planes.checked_sub(1) {
+        None => 0,
+        Some(before) => {
+            let span = before.checked_mul(pitch).and_then(|n| n.checked_add(plane));
+            span.filter(|&n| isize::try_from(n).is_ok()).expect("planes fit in an address space")
+        }
     }
 }
 
@@ -165,8 +184,12 @@ pub(super) mod tests {
     #[derive(Debug)]
     pub(in crate::kernels) struct Case {
         pub(in crate::kernels) window: Window2,
-        /// Elements a slice has after its plane.
-        pub(in crate::kernels) slack: usize,
+        /// Channels of a run.
+        pub(in crate::kernels) channels: usize,
+        /// Elements between a plane and the next.
+        pub(in crate::kernels) gap: usize,
+        /// How many of them the last plane lacks.
+        pub(in crate::kernels) cut: usize,
         /// Elements from a cache line's start to the plane's.
         pub(in crate::kernels) offset: usize,
     }
@@ -179,7 +202,9 @@ pub(super) mod tests {
         let mut found = Vec::new();
         let mut add = |input: [usize; 2], kernel, stride, dilation, padding, rng: &mut Rng| {
             if let Some(window) = Window2::padded(input, kernel, stride, dilation, padding, false) {
-                found.push(Case { window, slack: [0, 5, 64][rng.below(3)], offset: rng.below(16) });
+                let gap = [0, 5, 64][rng.below(3)];
+                let (channels, cut) = (1 + rng.below(3), [0, gap][rng.below(2)]);
+                found.push(Case { window, channels, gap, cut, offset: rng.below(16) });
             }
         };
         for k in [3, 5, 7] {

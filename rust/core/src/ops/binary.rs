@@ -35,7 +35,8 @@ impl Operator for BinaryOp {
         let (a, b) = (args.meta(0)?, args.meta(1)?);
         ensure!(a.dtype == b.dtype, Graph, "operands are {a} and {b}: expected one type");
         let dtype = self.function.result(a.dtype);
-        let dtype = dtype.ok_or_else(|| Error::Graph(format!("{:?} is not defined on {}", self.function, a.dtype)))?;
+        let dtype = dtype
+            .ok_or_else(|| Error::Graph(format!("{:?} is not defined on {}", self.function, a.dtype)))?;
         Ok(vec![Meta::new(dtype, broadcast(&a.shape, &b.shape)?)])
     }
 
@@ -48,13 +49,18 @@ impl Operator for BinaryOp {
             meta.elements() == 1 || is_per_channel(&meta.shape, &shape) || (value && meta.shape == shape)
         };
         let same_size = self.function.result(a.dtype).map(crate::tensor::DType::size) == Some(a.dtype.size());
-        if shape.len() >= 3 && same_size && follows(0, a) && follows(1, b) { Wants::Same } else { Wants::Plain }
+        if shape.len() >= 3 && same_size && follows(0, a) && follows(1, b) {
+            Wants::Same
+        } else {
+            Wants::Plain
+        }
     }
 
     fn prepare(&self, site: &Site<'_>) -> Result<Prepared> {
         let (a, b, out) = (site.args.meta(0)?, site.args.meta(1)?, &site.outputs[0]);
         let (tier, float) = pick(binary::TABLE, site.tier);
-        let row = binary::row(a.dtype, float).expect("inference asked whether the function is defined on the type");
+        let row =
+            binary::row(a.dtype, float).expect("inference asked whether the function is defined on the type");
         let function = self.function;
         // Features are one more dimension: planes a pitch apart, whose gap is computed along.
         let spread = site.layout == Layout::Features;
@@ -79,7 +85,8 @@ impl Operator for BinaryOp {
         let (_, b_strides) = seen(b, site.layouts[1]);
         let whole = |strides: &[usize]| shape.iter().zip(strides).all(|(&d, &s)| d == 1 || s > 0);
         let same_size = a.dtype.size() == out.dtype.size();
-        let in_place = [(0, &a_strides), (1, &b_strides)].into_iter().find(|(_, strides)| same_size && whole(strides));
+        let in_place =
+            [(0, &a_strides), (1, &b_strides)].into_iter().find(|(_, strides)| same_size && whole(strides));
         let in_place = in_place.map(|(i, _)| i);
         let loops = Broadcast::new(&shape, &a_strides, &b_strides);
         let sizes = [a.dtype.size(), out.dtype.size()];

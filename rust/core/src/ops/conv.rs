@@ -42,9 +42,15 @@ impl Geometry {
         let axes = x.shape.len().wrapping_sub(2);
         let fits = (1..=2).contains(&axes)
             && [self.kernel.len(), self.stride.len(), self.padding.len(), self.dilation.len()] == [axes; 4];
-        ensure!(fits, Graph, "input {x}: expected rank 3 or 4, and kernel, stride, padding, dilation of its axes");
+        ensure!(
+            fits,
+            Graph,
+            "input {x}: expected rank 3 or 4, and kernel, stride, padding, dilation of its axes"
+        );
         // A sequence is a plane of one row.
-        let pair = |values: &[usize], first: usize| if axes == 1 { [first, values[0]] } else { [values[0], values[1]] };
+        let pair = |values: &[usize], first: usize| {
+            if axes == 1 { [first, values[0]] } else { [values[0], values[1]] }
+        };
         let padding = if axes == 1 { [[0, 0], self.padding[0]] } else { [self.padding[0], self.padding[1]] };
         let window = Window2::padded(
             pair(&x.shape[2..], 1),
@@ -125,7 +131,12 @@ impl Operator for Conv {
             );
             weight.m()
         };
-        ensure!(m.is_multiple_of(geometry.groups), Graph, "{m} output channels are no {} groups", geometry.groups);
+        ensure!(
+            m.is_multiple_of(geometry.groups),
+            Graph,
+            "{m} output channels are no {} groups",
+            geometry.groups
+        );
         args.optional(2, DType::Float32, m)?;
         let output = Meta::new(DType::Float32, geometry.output(x, m)?);
         if args.has(3) {
@@ -179,39 +190,38 @@ impl Run {
         self.window.kernel()[0] * self.window.kernel()[1]
     }
 
-    /// Each channel by itself, planes spread over the threads.
+    /// Each channel by itself, runs of channels spread over the threads.
     fn depthwise(self, weight: Arc<Plain>, site: &Site<'_>) -> Step {
         let (tier, kernel) = pick(depthwise_f32::TABLE, site.tier);
         let (from, to, taps) = (self.from, self.to, self.taps());
-        let per_channel = to.channels / self.groups;
         let flops = 2.0 * (to.n * to.channels * to.plane * taps) as f64;
         let weight_bytes = weight.bytes.len();
+        let runs = Runs::new(from.channels, to.channels, to.pitch);
+        let none = vec![0.0; to.channels];
         let mut step = Step::new(format!("depthwise_f32/{tier}"), move |frame: &Frame<'_>| {
             let (x, weights) = (frame.input::<f32>(0), weight.of::<f32>());
-            let bias = self.bias.as_ref().map(|bias| bias.of::<f32>());
+            let bias = self.bias.as_ref().map_or(none.as_slice(), |bias| bias.of::<f32>());
             let residual = self.residual.then(|| frame.input::<f32>(3));
             let out = super::frame::Shared(frame.output_ptr::<f32>(0));
-            // Some tens of kilobytes at a time, so that threads share evenly and the counter is seldom touched.
-            let group = (16 * 1024 / to.pitch.max(1)).max(1);
-            let planes = to.n * to.channels;
-            frame.pool.run(planes.div_ceil(group), &|item, _| {
-                for plane in item * group..((item + 1) * group).min(planes) {
-                    let (image, channel) = (plane / to.channels, plane % to.channels);
-                    let source = image * from.channels + channel / per_channel;
-                    let call = depthwise_f32::Plane {
-                        window: &self.window,
-                        x: &x[source * from.pitch..][..from.pitch],
-                        weights: &weights[channel * taps..][..taps],
-                        bias: bias.map_or(0.0, |bias| bias[channel]),
-                        residual: residual.map(|residual| &residual[plane * to.pitch..][..to.pitch]),
-                        clamp: self.clamp,
-                    };
-                    // SAFETY: the output holds that many planes a pitch apart; each is one item's.
-                    let out = unsafe { out.part(plane * to.pitch, (plane + 1) * to.pitch) };
-                    kernel(&call, out);
-                    if let Some(activation) = self.activation {
-                        activation.to(out);
-                    }
+            frame.pool.run(to.n * runs.count(), &|item, _| {
+                let (image, run) = (item / runs.count(), runs.at(item % runs.count()));
+                let source = (image * from.channels + run.source) * from.pitch;
+                let (start, end) = (image * to.channels + run.first, image * to.channels + run.last);
+                let call = depthwise_f32::Channels {
+                    window: &self.window,
+                    x: &x[source..],
+                    x_pitch: if run.same { 0 } else { from.pitch },
+                    weights: &weights[run.first * taps..run.last * taps],
+                    bias: &bias[run.first..run.last],
+                    residual: residual.map(|residual| &residual[start * to.pitch..end * to.pitch]),
+                    clamp: self.clamp,
+                    out_pitch: to.pitch,
+                };
+                // SAFETY: the output holds that many planes a pitch apart; each run is one item's.
+                let out = unsafe { out.part(start * to.pitch, end * to.pitch) };
+                kernel(&call, out);
+                if let Some(activation) = self.activation {
+                    activation.to(out);
                 }
             });
         });
@@ -223,9 +233,9 @@ impl Run {
     /// As a product of the weight and a panel of what the taps see.
     fn strips(self, geometry: &Geometry, site: &Site<'_>) -> Result<Step> {
         let matrix = site.args.matrix(1)?;
-        let chain = Chain::new(matrix, site.tier);
-        let (_, fill) = pick(pack::TABLE_F32, site.tier);
         let (from, to, groups, taps) = (self.from, self.to, self.groups, self.taps());
+        let chain = Chain::new(matrix, to.plane, site.tier)?;
+        let (_, fill) = pick(pack::TABLE_F32, site.tier);
         let (depth, m) = (from.channels / groups, to.channels / groups);
         // Where a strip of the input is what the taps see it is read in place: its rows are whole vectors, being features.
         let direct = geometry.is_pointwise();
@@ -233,13 +243,14 @@ impl Run {
         let nr = chain.nr();
         let panel_len = if direct { 0 } else { chain.panel() };
         let scratch = (panel_len + chain.scratch()) * size_of::<f32>();
-        let (name, flops, bytes) = (chain.name(), chain.flops(), chain.bytes());
+        let (name, reason, flops, bytes) = (chain.name(), chain.reason(), chain.flops(), chain.bytes());
         let columns = (to.n * to.plane) as f64;
         let mut step = Step::new(name, move |frame: &Frame<'_>| {
             let x = frame.input::<f32>(0).as_ptr();
             let residual = if self.residual { frame.input::<f32>(3).as_ptr() } else { std::ptr::null() };
             let out = super::frame::Shared(frame.output_ptr::<f32>(0));
-            let (x, residual) = (super::frame::Shared(x.cast_mut()), super::frame::Shared(residual.cast_mut()));
+            let (x, residual) =
+                (super::frame::Shared(x.cast_mut()), super::frame::Shared(residual.cast_mut()));
             let bias = self.bias.as_ref().map(|bias| bias.of::<f32>());
             let items = to.n * groups * strips.len() * rows.len();
             frame.pool.run(items, &|item, worker| {
@@ -303,9 +314,48 @@ impl Run {
                 }
             });
         });
+        step.reason = reason;
         step.scratch = scratch;
         step.flops = flops * columns;
         step.weight_bytes = bytes;
         Ok(step)
+    }
+}
+
+/// How the output channels of a depthwise convolution are cut into runs for the threads.
+#[derive(Clone, Copy)]
+pub(super) struct Runs {
+    channels: usize,
+    /// Output channels of one input channel.
+    per_source: usize,
+    /// Output channels of a run.
+    len: usize,
+}
+
+/// Output channels `first..last`, the first of which reads input channel `source`.
+pub(super) struct ChannelRun {
+    pub(super) first: usize,
+    pub(super) last: usize,
+    pub(super) source: usize,
+    /// All read that one channel; otherwise each the next.
+    pub(super) same: bool,
+}
+
+impl Runs {
+    /// Runs of some tens of kilobytes: threads share evenly, and the counter is seldom touched.
+    pub(super) fn new(sources: usize, channels: usize, pitch: usize) -> Runs {
+        let per_source = channels / sources;
+        let len = if per_source > 1 { per_source } else { (16 * 1024 / pitch.max(1)).max(1) };
+        Runs { channels, per_source, len }
+    }
+
+    pub(super) fn count(self) -> usize {
+        self.channels.div_ceil(self.len)
+    }
+
+    pub(super) fn at(self, run: usize) -> ChannelRun {
+        let first = run * self.len;
+        let last = (first + self.len).min(self.channels);
+        ChannelRun { first, last, source: first / self.per_source, same: self.per_source > 1 }
     }
 }

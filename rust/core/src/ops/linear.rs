@@ -5,8 +5,10 @@
 use super::activation::{self, Activation, Apply};
 use super::frame::Shared;
 use super::product::{Chain, Window, cut};
+use super::vectors::Vectors;
 use super::{Args, Frame, Operator, Prepared, Site, Step};
 use crate::error::{Result, ensure};
+use crate::kernels::{pick, relayout};
 use crate::tensor::{DType, Meta};
 use serde::{Deserialize, Serialize};
 
@@ -53,12 +55,31 @@ impl Operator for Linear {
         let bounds = activation::clamp(self.activation);
         let apply = Apply::of(self.activation, site.tier);
 
-        let chain = Chain::new(matrix, site.tier);
+        if let Some(vectors) = Vectors::new(matrix, columns, site.tier, site.threads)? {
+            let (scratch, flops, bytes) = (vectors.scratch(), vectors.flops(), vectors.bytes());
+            let reason = vectors.reason();
+            let mut step = Step::new(vectors.name(), move |frame: &Frame<'_>| {
+                let bias = bias.as_ref().map(|bias| bias.of::<f32>());
+                let residual = has_residual.then(|| frame.input::<f32>(3));
+                vectors.run(frame, bias, residual, bounds);
+                if let Some(apply) = apply {
+                    apply.to(frame.output(0));
+                }
+            });
+            step.reason = reason;
+            step.scratch = scratch * size_of::<f32>();
+            step.flops = flops;
+            step.weight_bytes = bytes;
+            return Ok(step.into());
+        }
+
+        let chain = Chain::new(matrix, columns, site.tier)?;
+        let (_, transpose) = pick(relayout::TABLE, site.tier);
         let nr = chain.nr();
         let (strips, rows) = cut(columns, 1, m, nr, site.threads, true);
         let (panel_len, tallest) = (chain.panel(), rows.iter().map(|(a, b)| b - a).max().unwrap_or(0));
         let scratch = panel_len + tallest * nr + chain.scratch();
-        let (name, flops, bytes) = (chain.name(), chain.flops(), chain.bytes());
+        let (name, reason, flops, bytes) = (chain.name(), chain.reason(), chain.flops(), chain.bytes());
         let mut step = Step::new(name, move |frame: &Frame<'_>| {
             let x = frame.input::<f32>(0);
             let out = Shared(frame.output_ptr::<f32>(0));
@@ -82,19 +103,26 @@ impl Operator for Linear {
                 let gather = |start: usize, end: usize| {
                     // SAFETY: the panel is this worker's, with `nr` floats for each column of a block.
                     let rows = unsafe { std::slice::from_raw_parts_mut(panel, (end - start) * nr) };
-                    turn(&x[c0 * k + start..], k, (c1 - c0, end - start), rows, nr);
+                    relayout::transpose(
+                        transpose,
+                        (c1 - c0, end - start),
+                        (&x[c0 * k + start..], k),
+                        (rows, nr),
+                    );
                     (panel.cast_const(), nr)
                 };
                 // SAFETY: tile and panel are this worker's, their rows whole vectors.
                 unsafe { chain.strip(&window, tile.wrapping_add(tallest * nr), gather) };
                 // SAFETY: the tile's rows were just computed.
                 let tile = unsafe { std::slice::from_raw_parts(tile, (r1 - r0) * nr) };
+                // SAFETY: the output has these columns, and nobody else rows `r0..r1` of them.
+                unsafe {
+                    let to = out.get().add(c0 * m + r0).cast();
+                    transpose(tile.as_ptr().cast(), nr, to, m, r1 - r0, c1 - c0);
+                }
                 for c in c0..c1 {
-                    // SAFETY: rows `r0..r1` of this column are this item's.
+                    // SAFETY: as above.
                     let y = unsafe { out.part(c * m + r0, c * m + r1) };
-                    for (y, sums) in y.iter_mut().zip(tile.chunks_exact(nr)) {
-                        *y = sums[c - c0];
-                    }
                     if let Some(residual) = residual {
                         for (y, add) in y.iter_mut().zip(&residual[c * m + r0..]) {
                             *y = activation::within(*y + add, bounds);
@@ -106,18 +134,10 @@ impl Operator for Linear {
                 }
             });
         });
+        step.reason = reason;
         step.scratch = scratch * size_of::<f32>();
         step.flops = flops * columns as f64;
         step.weight_bytes = bytes;
         Ok(step.into())
-    }
-}
-
-/// Turns `rows` rows of `x`, `stride` apart, of `columns` elements each, into `columns` rows of `out`, `out_stride` apart.
-fn turn(x: &[f32], stride: usize, (rows, columns): (usize, usize), out: &mut [f32], out_stride: usize) {
-    for r in 0..rows {
-        for (c, &value) in x[r * stride..][..columns].iter().enumerate() {
-            out[c * out_stride + r] = value;
-        }
     }
 }

@@ -21,7 +21,12 @@ impl Operator for MapOp {
     fn infer(&self, args: &Args<'_>) -> Result<Vec<Meta>> {
         let x = args.meta(0)?;
         let integer = x.dtype == DType::Int64 && self.0.integer(0).is_some();
-        ensure!(x.dtype == DType::Float32 || integer, Graph, "input {x}: {:?} is computed in float32", self.0);
+        ensure!(
+            x.dtype == DType::Float32 || integer,
+            Graph,
+            "input {x}: {:?} is computed in float32",
+            self.0
+        );
         Ok(vec![x.clone()])
     }
 
@@ -35,7 +40,9 @@ impl Operator for MapOp {
             return Ok(Step::new("map/scalar", move |frame: &Frame<'_>| {
                 let (x, out) = (frame.input::<i64>(0), frame.output::<i64>(0));
                 for (out, &x) in out.iter_mut().zip(x) {
-                    *out = function.integer(x).expect("inference asked whether the function has an integer form");
+                    *out = function
+                        .integer(x)
+                        .expect("inference asked whether the function has an integer form");
                 }
             })
             .into());

@@ -13,16 +13,23 @@ use std::sync::Arc;
 
 mod activation;
 mod binary;
+mod bytes;
 mod cat;
 mod conv;
 mod frame;
+mod integer;
 mod linear;
+mod linear_i8;
 mod map;
+mod normalize;
+mod pool;
 mod product;
+mod reduce;
 pub mod relayout;
 mod reshape;
 pub mod size;
 mod strided;
+mod vectors;
 
 pub use frame::{Frame, Operand};
 use size::Sizes;
@@ -284,8 +291,34 @@ ops! {
     "conv" => conv::Conv,
     /// `y = x Wᵀ + b` over the last dimension.
     "linear" => linear::Linear,
+    /// `linear` in integers.
+    "linear_i8" => linear_i8::LinearI8,
     /// A function of one variable, element by element.
     "map" => map::MapOp,
+    /// float32 to bytes.
+    "quantize" => bytes::Quantize,
+    /// Bytes to float32.
+    "dequantize" => bytes::Dequantize,
+    /// A function of a byte, by table.
+    "lookup_i8" => bytes::LookupI8,
+    /// The sum of two arrays of bytes.
+    "add_i8" => bytes::AddI8,
+    /// The greatest or the mean of windows.
+    "pool" => pool::Pool,
+    /// The same over a given number of windows.
+    "adaptive_pool" => pool::AdaptivePool,
+    /// The mean of bytes over axes.
+    "mean_i8" => pool::MeanI8,
+    /// Sums, extremes and the like over axes.
+    "reduce" => reduce::ReduceOp,
+    /// What sums to one along an axis.
+    "softmax" => normalize::Softmax,
+    /// Normalisation over the last dimensions.
+    "layer_norm" => normalize::LayerNorm,
+    /// Normalisation over groups of channels.
+    "group_norm" => normalize::GroupNorm,
+    /// A factor and an addend a channel.
+    "affine" => normalize::Affine,
     /// A function of two variables, element by element.
     "binary" => binary::BinaryOp,
     /// The same bytes under another shape.

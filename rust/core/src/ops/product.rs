@@ -5,7 +5,9 @@
 
 #![allow(unsafe_code, reason = "strips are windows of arrays that several threads write")]
 
+use crate::error::Result;
 use crate::isa::Tier;
+use crate::kernels::spmm_f32::cost;
 use crate::kernels::strip::{Epilogue, LANES, Strip, StripKernel, TILE};
 use crate::kernels::{gemm_f32, pick, spmm_f32};
 use crate::tensor::DType;
@@ -30,16 +32,22 @@ struct Factor {
     matrix: Arc<Matrix>,
     kernel: Kernel,
     name: String,
+    /// Why sparse or dense, where the file has it sparse.
+    reason: String,
     nr: usize,
     kb: usize,
 }
 
 impl Factor {
-    fn new(matrix: &Arc<Matrix>, tier: Tier) -> Factor {
+    /// A matrix for outputs of `columns` columns. One that is stored sparse is computed dense where that is faster.
+    fn new(stored: &Arc<Matrix>, columns: usize, tier: Tier) -> Result<Factor> {
+        let (dense, reason) = prefers_dense(stored, columns, tier);
+        let matrix = &if dense { stored.to_dense()? } else { Arc::clone(stored) };
         let (kernel, found, family, nr, kb) = match (matrix.structure(), matrix.dtype()) {
             (Structure::Dense(_), dtype) => {
                 let (found, kernel) = pick(gemm_f32::TABLE, tier);
-                let kind = if dtype == DType::Float32 { Kernel::Dense(kernel) } else { Kernel::Widened(kernel) };
+                let kind =
+                    if dtype == DType::Float32 { Kernel::Dense(kernel) } else { Kernel::Widened(kernel) };
                 (kind, found, "gemm_f32", kernel.nr, kernel.kb)
             }
             (Structure::Sparse(sparse), DType::Float16) => {
@@ -56,7 +64,7 @@ impl Factor {
             }
             (Structure::LowRank { .. }, _) => unreachable!("a chain takes a low-rank weight apart"),
         };
-        Factor { matrix: Arc::clone(matrix), kernel, name: format!("{family}/{found}"), nr, kb }
+        Ok(Factor { matrix: Arc::clone(matrix), kernel, name: format!("{family}/{found}"), reason, nr, kb })
     }
 
     /// Rows of one group.
@@ -102,7 +110,8 @@ impl Factor {
                         bias: call.epilogue.bias.map(|bias| &bias[r..][..height]),
                         clamp: call.epilogue.clamp,
                     };
-                    let weight = Tiles::new(height, depth, &*tile).expect("a tile of that depth was just written");
+                    let weight =
+                        Tiles::new(height, depth, &*tile).expect("a tile of that depth was just written");
                     let strip = Strip { rows: (0, height), block: (0, depth), ..moved(call, r as isize) };
                     // SAFETY: the caller's, for the rows of the tile.
                     unsafe { (kernel.run)(&with(&strip, weight, epilogue)) };
@@ -128,6 +137,21 @@ impl Factor {
         // SAFETY: the caller's; rows and pointers moved together.
         unsafe { run(&with(&strip, self.matrix.rows::<T>(), epilogue)) };
     }
+}
+
+/// Whether a sparse matrix is computed faster with its zeros, and the reason in words.
+fn prefers_dense(matrix: &Matrix, columns: usize, tier: Tier) -> (bool, String) {
+    let Structure::Sparse(sparse) = matrix.structure() else { return (false, String::new()) };
+    let (m, k, nnz) = (matrix.m(), matrix.k(), matrix.nnz());
+    // The widest strip of any tier; what is left over costs both sides alike.
+    let n = columns.clamp(1, 64);
+    let with_zeros = cost::dense_ns(tier, m, k, n);
+    let without = cost::sparse_ns(tier, matrix.dtype(), m, nnz, k.div_ceil(sparse.block()), n);
+    let zeros = 100.0 * (1.0 - nnz as f64 / (m * k).max(1) as f64);
+    let dense = with_zeros < without;
+    let verdict = if dense { "computed dense" } else { "sparse" };
+    let times = if dense { without / with_zeros } else { with_zeros / without };
+    (dense, format!("{zeros:.0} % zeros: {verdict}, {times:.1} times faster on {tier} by estimate"))
 }
 
 /// The call with a weight and an epilogue.
@@ -186,13 +210,22 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    /// Chooses kernels for a weight.
-    pub(super) fn new(matrix: &Arc<Matrix>, tier: Tier) -> Chain {
+    /// Chooses kernels for a weight and outputs of `columns` columns.
+    pub(super) fn new(matrix: &Arc<Matrix>, columns: usize, tier: Tier) -> Result<Chain> {
         let factors = match matrix.structure() {
-            Structure::LowRank { u, v } => vec![Factor::new(v, tier), Factor::new(u, tier)],
-            _ => vec![Factor::new(matrix, tier)],
+            Structure::LowRank { u, v } => {
+                vec![Factor::new(v, columns, tier)?, Factor::new(u, columns, tier)?]
+            }
+            _ => vec![Factor::new(matrix, columns, tier)?],
         };
-        Chain { factors }
+        Ok(Chain { factors })
+    }
+
+    /// Why these kernels, where there was a choice.
+    pub(super) fn reason(&self) -> String {
+        let reasons: Vec<&str> =
+            self.factors.iter().map(|f| f.reason.as_str()).filter(|r| !r.is_empty()).collect();
+        reasons.join("; ")
     }
 
     /// The kernels' names.
@@ -308,7 +341,14 @@ impl Chain {
 ///
 /// Strips are as wide as the kernel likes and equal to a vector; where there are fewer than threads, rows are cut too.
 /// `copies`: whether a part of the rows would fill the panel anew. None of this changes the order of a sum.
-pub(super) fn cut(columns: usize, strips_beside: usize, m: usize, nr: usize, threads: usize, copies: bool) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
+pub(super) fn cut(
+    columns: usize,
+    strips_beside: usize,
+    m: usize,
+    nr: usize,
+    threads: usize,
+    copies: bool,
+) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
     let mut strips = columns.div_ceil(nr);
     if threads > 1 && strips * strips_beside > 1 {
         // A few more strips let all threads finish together, so long as each is some vectors wide.

@@ -35,7 +35,9 @@ pub(super) fn copy_walk(name: &str, meta: &Meta, walk: Walk) -> Step {
     for (&d, &stride) in meta.shape.iter().zip(&walk.strides) {
         match (shape.last_mut(), strides.last_mut()) {
             _ if d == 1 => {}
-            (Some(outer), Some(last)) if *last == stride * d as isize => (*outer, *last) = (*outer * d, stride),
+            (Some(outer), Some(last)) if *last == stride * d as isize => {
+                (*outer, *last) = (*outer * d, stride)
+            }
             _ => {
                 shape.push(d);
                 strides.push(stride);
@@ -103,7 +105,12 @@ impl Operator for Permute {
         let x = args.meta(0)?;
         let mut seen = self.axes.clone();
         seen.sort_unstable();
-        ensure!(seen.iter().copied().eq(0..x.shape.len()), Graph, "axes {:?} are no order of those of {x}", self.axes);
+        ensure!(
+            seen.iter().copied().eq(0..x.shape.len()),
+            Graph,
+            "axes {:?} are no order of those of {x}",
+            self.axes
+        );
         Ok(vec![Meta::new(x.dtype, self.axes.iter().map(|&a| x.shape[a]).collect::<Shape>())])
     }
 
@@ -200,7 +207,8 @@ impl Operator for Expand {
                 Some(1) | None => usize::try_from(asked).ok(),
                 Some(_) => None,
             };
-            shape.push(made.ok_or_else(|| Error::Shape(format!("{x}: dimension {i} cannot become {asked}")))?);
+            shape
+                .push(made.ok_or_else(|| Error::Shape(format!("{x}: dimension {i} cannot become {asked}")))?);
         }
         Ok(vec![Meta::new(x.dtype, shape)])
     }

@@ -2,20 +2,20 @@
 
 #![allow(unsafe_code, reason = "AVX-512 intrinsics behind the Avx512 token")]
 
-use super::{Kernel, Plane, scalar, walk};
+use super::{Channels, Kernel, scalar, walk};
 use crate::isa::Avx512;
 use std::arch::x86_64::*;
 
 pub(super) fn get() -> Option<Kernel> {
     // SAFETY: an `Avx512` exists only where the processor has the features `run` is compiled with.
-    Avx512::detect().map(|_| (|plane, out| unsafe { run(plane, out) }) as Kernel)
+    Avx512::detect().map(|_| (|channels, out| unsafe { run(channels, out) }) as Kernel)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
-fn run(plane: &Plane<'_>, out: &mut [f32]) {
+fn run(channels: &Channels<'_>, out: &mut [f32]) {
     // SAFETY: this function has the features of `F32x16`.
-    if !unsafe { walk::run::<F32x16>(plane, out) } {
-        scalar::run(plane, out);
+    if !unsafe { walk::run::<F32x16>(channels, out) } {
+        scalar::run(channels, out);
     }
 }
 
@@ -42,11 +42,11 @@ impl walk::Lanes for F32x16 {
         unsafe { _mm512_loadu_ps(from) }
     }
     #[inline(always)]
-    unsafe fn even(from: *const f32) -> __m512 {
+    unsafe fn evens(a: __m512, b: __m512) -> __m512 {
         // SAFETY: as above.
         unsafe {
             let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-            _mm512_permutex2var_ps(_mm512_loadu_ps(from), even, _mm512_loadu_ps(from.add(16)))
+            _mm512_permutex2var_ps(a, even, b)
         }
     }
     #[inline(always)]
@@ -63,6 +63,10 @@ impl walk::Lanes for F32x16 {
     unsafe fn fma(sum: __m512, a: __m512, b: __m512) -> __m512 {
         // SAFETY: as above.
         unsafe { _mm512_fmadd_ps(a, b, sum) }
+    }
+    #[inline(always)]
+    unsafe fn some(value: __m512, _: __mmask16) -> __m512 {
+        value
     }
     #[inline(always)]
     unsafe fn fma_some(sum: __m512, a: __m512, b: __m512, lanes: __mmask16) -> __m512 {

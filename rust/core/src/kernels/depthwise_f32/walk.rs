@@ -10,32 +10,37 @@
 
 #![allow(unsafe_code, reason = "vector loads and stores")]
 
-use super::Plane;
+use super::Channels;
+use crate::kernels::unroll::unroll;
+use crate::kernels::window::Window2;
+use std::ops::Range;
 
 /// A tier's vectors of float32.
 ///
 /// # Safety
 /// Every method may be called only where the processor has the tier's features. `load` and `store` touch [`Self::N`]
-/// elements from the pointer, `even` twice as many, `load_some` and `store_some` those whose bit is set.
+/// elements from the pointer, `load_some` and `store_some` those whose bit is set (and no more bits than lanes are set).
 pub(super) trait Lanes {
     /// Elements of a vector, at most 16.
     const N: usize;
     /// A vector.
     type V: Copy;
-    /// Lanes chosen by the bits of a `u32`, in the form `fma_some` wants.
+    /// Lanes chosen by bits, in the form `fma_some` wants.
     type M: Copy;
 
     unsafe fn splat(value: f32) -> Self::V;
     unsafe fn mask(bits: u32) -> Self::M;
     unsafe fn load(from: *const f32) -> Self::V;
-    /// Elements 0, 2, 4, …
-    unsafe fn even(from: *const f32) -> Self::V;
+    /// Elements 0, 2, 4, … of `a` and then of `b`.
+    unsafe fn evens(a: Self::V, b: Self::V) -> Self::V;
     /// Lanes whose bit is not set are zero.
     unsafe fn load_some(from: *const f32, bits: u32) -> Self::V;
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     /// `sum + a·b`.
     unsafe fn fma(sum: Self::V, a: Self::V, b: Self::V) -> Self::V;
-    /// `sum + a·b` in the chosen lanes, in the others `sum` or `sum + 0·b`, whatever `a` has there.
+    /// Prepares `value` for [`Lanes::fma_some`].
+    unsafe fn some(value: Self::V, lanes: Self::M) -> Self::V;
+    /// `sum + a·b` in the chosen lanes, in the others `sum` or `sum + 0·b`, whatever was in `a` before `some`.
     unsafe fn fma_some(sum: Self::V, a: Self::V, b: Self::V, lanes: Self::M) -> Self::V;
     /// A NaN stays.
     unsafe fn clamp(value: Self::V, lo: Self::V, hi: Self::V) -> Self::V;
@@ -43,9 +48,12 @@ pub(super) trait Lanes {
     unsafe fn store_some(to: *mut f32, value: Self::V, bits: u32);
 }
 
-/// Output rows of a walk before it moves on to the next column: few enough that the rows of the band stay in the
-/// nearest cache, enough that the rows two bands share do not weigh.
-const BAND: usize = 28;
+/// Most steps of a walk before it moves on to the next column: few enough that the lines it shares with that column are
+/// still in the nearest cache, enough that the rows two bands share do not weigh.
+const BAND: usize = 56;
+
+/// Bytes of input walked block by block before the next channels: half of the smallest first-level cache, 32 KiB.
+const GROUP: usize = 16 << 10;
 
 /// The lanes `[from, to)`.
 fn bits(from: isize, to: isize) -> u32 {
@@ -53,29 +61,38 @@ fn bits(from: isize, to: isize) -> u32 {
     if from >= to { 0 } else { (u32::MAX >> (32 - (to - from))) << from }
 }
 
-/// Computes a plane, or returns `false` where this nest has no path for its window.
+/// Bits 0, 2, 4, … side by side.
+fn every_other(bits: u32) -> u32 {
+    let mut packed = bits & 0x5555_5555;
+    for (shift, mask) in [(1, 0x3333_3333), (2, 0x0f0f_0f0f), (4, 0x00ff_00ff), (8, 0x0000_ffff)] {
+        packed = (packed | packed >> shift) & mask;
+    }
+    packed
+}
+
+/// Computes a run of channels, or returns `false` where this nest has no path for its window.
 ///
 /// # Safety
 /// The processor has the features of `L`.
 #[inline(always)]
-pub(super) unsafe fn run<L: Lanes>(plane: &Plane<'_>, out: &mut [f32]) -> bool {
-    plane.check(out);
-    let window = plane.window;
+pub(super) unsafe fn run<L: Lanes>(run: &Channels<'_>, out: &mut [f32]) -> bool {
+    run.check(out);
+    let window = run.window;
     let square = window.kernel[0] == window.kernel[1] && window.dilation == [1, 1];
-    let same = window.ow == window.w && window.w * 2 <= L::N;
-    // SAFETY: the caller's.
+    let pairs = window.ow == window.w && window.w * 2 <= L::N;
+    // SAFETY: the caller's; `run.check` passed.
     unsafe {
         match (window.kernel[1], window.stride) {
-            (3, [1, 1]) if square && same => walk::<L, 3, 2, 2, 1>(plane, out),
-            (3, [1, 1]) if square => walk::<L, 3, 3, 1, 1>(plane, out),
-            (3, [2, 2]) if square => walk::<L, 3, 2, 2, 2>(plane, out),
-            (5, [1, 1]) if square && same => walk::<L, 5, 3, 2, 1>(plane, out),
-            (5, [1, 1]) if square => walk::<L, 5, 5, 1, 1>(plane, out),
-            (5, [2, 2]) if square => walk::<L, 5, 3, 2, 2>(plane, out),
-            (7, [1, 1]) if square && same => walk::<L, 7, 4, 2, 1>(plane, out),
-            (7, [1, 1]) if square => walk::<L, 7, 7, 1, 1>(plane, out),
-            (7, [2, 2]) if square => walk::<L, 7, 4, 2, 2>(plane, out),
-            (_, [_, 1]) => taps::<L>(plane, out),
+            (3, [1, 1]) if square && pairs => walk::<L, 3, 2, 2, 1>(run, out),
+            (3, [1, 1]) if square => walk::<L, 3, 3, 1, 1>(run, out),
+            (3, [2, 2]) if square => walk::<L, 3, 2, 2, 2>(run, out),
+            (5, [1, 1]) if square && pairs => walk::<L, 5, 3, 2, 1>(run, out),
+            (5, [1, 1]) if square => walk::<L, 5, 5, 1, 1>(run, out),
+            (5, [2, 2]) if square => walk::<L, 5, 3, 2, 2>(run, out),
+            (7, [1, 1]) if square && pairs => walk::<L, 7, 4, 2, 1>(run, out),
+            (7, [1, 1]) if square => walk::<L, 7, 7, 1, 1>(run, out),
+            (7, [2, 2]) if square => walk::<L, 7, 4, 2, 2>(run, out),
+            (_, [_, 1]) => taps::<L>(run, out),
             _ => return false,
         }
     }
@@ -86,33 +103,38 @@ pub(super) unsafe fn run<L: Lanes>(plane: &Plane<'_>, out: &mut [f32]) -> bool {
 /// lanes; they differ where a vector holds a pair of rows. `Q = ⌈K/SV⌉` outputs are in progress at a time.
 ///
 /// # Safety
-/// The processor has the features of `L`; `plane.check` passed; the window is of that kernel and stride, and with a
+/// The processor has the features of `L`; `run.check` passed; the window is of that kernel and stride, and with a
 /// pair of rows `ow == w` and `2·w <= N`.
 #[inline(always)]
 unsafe fn walk<L: Lanes, const K: usize, const Q: usize, const SV: usize, const SH: usize>(
-    plane: &Plane<'_>,
+    run: &Channels<'_>,
     out: &mut [f32],
 ) {
-    let window = plane.window;
+    let window = run.window;
     let rows = SV / SH;
     let steps = window.oh.div_ceil(rows);
-    let mut weights = [[0.0; K]; K];
-    for (to, from) in weights.iter_mut().zip(plane.weights.chunks_exact(K)) {
-        to.copy_from_slice(from);
-    }
-    for block in 0..window.ow.div_ceil(L::N) {
-        // The last block is moved left to end with the row, so that only a plane narrower than a vector has idle lanes.
-        let column = (block * L::N).min(window.ow.saturating_sub(L::N));
-        let left = (column * SH) as isize - window.pad[1] as isize;
-        let inside = left >= 0 && left as usize + K - 1 + SH * L::N <= window.w;
+    // With several bands a channel is finished before the next one starts: what its last row writes past the plane may be
+    // the start of the next plane's first.
+    let fitting = GROUP / 4 / (window.h * window.w).max(1);
+    let group = if steps <= BAND { fitting.max(1) } else { 1 };
+    let channels = run.bias.len();
+    for first in (0..channels).step_by(group) {
         for band in (0..steps).step_by(BAND) {
-            let part = Part { column, left, first: band, last: steps.min(band + BAND) };
-            // SAFETY: the caller's; `inside` says that no vector leaves its row.
-            unsafe {
-                if inside && rows == 1 {
-                    descend::<L, K, Q, SV, SH, false>(plane, out, &weights, &part);
-                } else {
-                    descend::<L, K, Q, SV, SH, true>(plane, out, &weights, &part);
+            for block in 0..window.ow.div_ceil(L::N) {
+                // The last block is moved left to end with the row, so that only a plane narrower than a vector has
+                // idle lanes.
+                let column = (block * L::N).min(window.ow.saturating_sub(L::N));
+                let left = (column * SH) as isize - window.pad[1] as isize;
+                let inside = left >= 0 && left as usize + K - 1 + SH * L::N <= window.w;
+                let part = Part { column, left, first: band, last: steps.min(band + BAND) };
+                let some = first..channels.min(first + group);
+                // SAFETY: the caller's; `inside` says that no vector leaves its row.
+                unsafe {
+                    if inside && rows == 1 {
+                        descend::<L, K, Q, SV, SH, false>(run, out, &part, some);
+                    } else {
+                        descend::<L, K, Q, SV, SH, true>(run, out, &part, some);
+                    }
                 }
             }
         }
@@ -131,6 +153,8 @@ struct Part {
     last: usize,
 }
 
+/// Walks down a column of each of some channels.
+///
 /// # Safety
 /// As for [`walk`]; without `EDGE` all columns that the part's vectors load lie inside the row.
 #[inline(always)]
@@ -142,139 +166,214 @@ unsafe fn descend<
     const SH: usize,
     const EDGE: bool,
 >(
-    plane: &Plane<'_>,
+    run: &Channels<'_>,
     out: &mut [f32],
-    weights: &[[f32; K]; K],
     part: &Part,
+    channels: Range<usize>,
 ) {
-    let window = plane.window;
-    let (h, w) = (window.h as isize, window.w as isize);
-    let rows = (SV / SH) as isize;
-    let room = plane.x.len() as isize;
-    // SAFETY (of the whole body): the processor has `L`'s features; each access says why it is in bounds.
+    let window = run.window;
+    let (h, w, top) = (window.h as isize, window.w as isize, window.pad[0] as isize);
+    let rows = SV / SH;
+    let room = run.residual.map_or(out.len(), |residual| residual.len().min(out.len()));
+    // SAFETY: the caller's; `Column` and `finish` say why accesses are in bounds.
     unsafe {
-        // Lanes of a row, by tap, whose column lies inside.
-        let valid: [u32; K] = std::array::from_fn(|tx| {
-            let at = part.left + tx as isize;
-            let lanes = L::N as isize;
-            if SH == 1 {
-                let row = bits(-at, (w - at).min(if rows == 2 { w } else { lanes }).min(lanes));
-                if rows == 2 { row | row << w } else { row }
-            } else {
-                bits(-at.div_euclid(2), (w - at + 1).div_euclid(2).min(lanes))
-            }
-        });
-        let masks: [L::M; K] = std::array::from_fn(|tx| L::mask(valid[tx]));
-        let bias = L::splat(plane.bias);
-        let (lo, hi) = (L::splat(plane.clamp[0]), L::splat(plane.clamp[1]));
-        let mut sums = [bias; Q];
-        for step in part.first..part.last + Q - 1 {
-            for q in (1..Q).rev() {
-                sums[q] = sums[q - 1];
-            }
-            sums[0] = bias;
-            for phase in 0..SV {
-                let row = (step * SV + phase) as isize - window.pad[0] as isize;
-                if row <= -rows || row >= h {
-                    continue;
-                }
-                let at = row * w + part.left;
-                let from = plane.x.as_ptr().wrapping_offset(at);
-                let whole = at >= 0
-                    && at + (K - 1 + SH * L::N) as isize <= room
-                    && (rows == 1 || (row >= 0 && row + rows <= h));
-                if !EDGE || whole {
-                    for tx in 0..K {
-                        // In bounds: the row is inside the plane, and so are the columns, or `whole` says so.
-                        let from = from.add(tx);
-                        let x = if SH == 1 { L::load(from) } else { L::even(from) };
-                        for q in 0..Q {
-                            if q * SV + phase < K {
-                                let weight = L::splat(weights[q * SV + phase][tx]);
-                                sums[q] = if EDGE {
-                                    L::fma_some(sums[q], x, weight, masks[tx])
-                                } else {
-                                    L::fma(sums[q], x, weight)
-                                };
-                            }
-                        }
-                    }
-                } else {
-                    // A pair of rows may hang over the top or the bottom.
-                    let both =
-                        bits(if row < 0 { w } else { 0 }, if rows == 2 && row + 1 == h { w } else { 32 });
-                    for tx in 0..K {
-                        // In bounds: only lanes inside the row, or rows, are loaded.
-                        let from = from.wrapping_add(tx);
-                        let x = if SH == 1 {
-                            L::load_some(from, valid[tx] & both)
-                        } else {
-                            gather::<L>(from, valid[tx])
-                        };
-                        for q in 0..Q {
-                            if q * SV + phase < K {
-                                sums[q] = L::fma(sums[q], x, L::splat(weights[q * SV + phase][tx]));
-                            }
-                        }
-                    }
+        let valid = lanes_inside::<L, K, SV, SH>(window, part.left);
+        let masks =
+            std::array::from_fn(|tx| L::mask(if SH == 1 { valid[tx] } else { every_other(valid[tx]) }));
+        let bounds = [L::splat(run.clamp[0]), L::splat(run.clamp[1])];
+        for channel in channels {
+            // Rows whose vectors are loaded whole: their lanes are rows of the plane, and they stay in the slice.
+            let start = (channel * run.x_pitch) as isize + part.left;
+            let last = h - rows as isize;
+            let after = run.x.len() as isize - (K - 1 + SH * L::N) as isize - start;
+            let from = if !EDGE || start >= 0 { 0 } else { (w - 1 - start) / w.max(1) };
+            let to = if !EDGE || last * w <= after { last + 1 } else { (after + w).max(0) / w.max(1) };
+            // Steps all whose rows are, and whose output may be stored whole: near the end of the slice it may not.
+            let begin = channel * run.out_pitch + part.column;
+            let fits = begin + window.oh * window.ow + L::N <= room;
+            let close = if fits { 0 } else { 2 + L::N / (rows * window.ow) };
+            let step = |row: isize| ((row + top) / SV as isize).max(0) as usize;
+            let steps = part.first..part.last + Q - 1;
+            let head = step(from + SV as isize - 1).clamp(steps.start, steps.end);
+            let tail = step(to).min(steps.end.saturating_sub(close)).max(head);
+
+            let weights = &run.weights[channel * K * K..][..K * K];
+            let column = Column::<L, K> {
+                origin: run.x.as_ptr().wrapping_offset(start - top * w),
+                size: [h, w, top],
+                valid,
+                masks,
+                weights: weights.as_ptr(),
+                held: std::array::from_fn(|tap| L::splat(weights[tap])),
+                bias: L::splat(run.bias[channel]),
+            };
+            let mut sums = [column.bias; Q];
+            let mut at = begin + part.first * rows * window.ow;
+            let emits = part.first + Q - 1;
+            let lanes = |step: usize| match rows {
+                2 => window.ow * (window.oh - (step + 1 - Q) * 2).min(2),
+                _ => window.ow - part.column,
+            };
+            for step in steps.start..head {
+                sums = column.advance::<Q, SV, SH, EDGE, false>(sums, step);
+                if step >= emits {
+                    finish::<L, false>(run, out, sums[Q - 1], at, lanes(step), bounds);
+                    at += rows * window.ow;
                 }
             }
-            if step + 1 < part.first + Q {
-                continue;
+            for step in head..tail {
+                sums = column.advance::<Q, SV, SH, EDGE, true>(sums, step);
+                if step >= emits {
+                    finish::<L, true>(run, out, sums[Q - 1], at, L::N, bounds);
+                    at += rows * window.ow;
+                }
             }
-            let oy = (step + 1 - Q) * rows as usize;
-            let lanes = if rows == 2 { window.ow * (window.oh - oy).min(2) } else { window.ow - part.column };
-            finish::<L>(plane, out, sums[Q - 1], oy * window.ow + part.column, lanes, [lo, hi]);
+            for step in tail..steps.end {
+                sums = column.advance::<Q, SV, SH, EDGE, false>(sums, step);
+                if step >= emits {
+                    finish::<L, false>(run, out, sums[Q - 1], at, lanes(step), bounds);
+                    at += rows * window.ow;
+                }
+            }
         }
     }
 }
 
-/// Every other element, of those lanes.
-///
-/// # Safety
-/// The processor has `L`'s features, and elements `2·lane` are readable.
-#[inline(never)]
-unsafe fn gather<L: Lanes>(from: *const f32, lanes: u32) -> L::V {
-    let mut picked = [0.0; 16];
-    for (lane, to) in picked.iter_mut().enumerate() {
-        if lanes >> lane & 1 == 1 {
-            // SAFETY: the caller's.
-            *to = unsafe { *from.wrapping_add(2 * lane) };
+/// By tap, the lanes whose column lies inside the row; with stride 2, the columns themselves, twice as many.
+#[inline(always)]
+fn lanes_inside<L: Lanes, const K: usize, const SV: usize, const SH: usize>(
+    window: &Window2,
+    left: isize,
+) -> [u32; K] {
+    let w = window.w as isize;
+    std::array::from_fn(|tx| {
+        let at = left + tx as isize;
+        if SV == SH {
+            bits(-at, (w - at).min((SH * L::N) as isize))
+        } else {
+            let row = bits(-at, (w - at).min(w));
+            row | row << w
         }
+    })
+}
+
+/// One vector of columns of one channel.
+struct Column<L: Lanes, const K: usize> {
+    /// The first lane of the first tap, in the row that step 0 starts with; inside the slice or not.
+    origin: *const f32,
+    /// The plane's rows and columns, and rows of padding before it.
+    size: [isize; 3],
+    /// See [`lanes_inside`].
+    valid: [u32; K],
+    masks: [L::M; K],
+    weights: *const f32,
+    /// The first nine weights: those of a 3×3 kernel stay in registers. Larger kernels broadcast theirs as they go, which
+    /// a vector unit does for the price of a load.
+    held: [L::V; 9],
+    bias: L::V,
+}
+
+impl<L: Lanes, const K: usize> Column<L, K> {
+    /// Starts a step's output and adds the step's `SV` rows to all outputs in progress, of which `sums[q]` was started
+    /// `q` steps ago.
+    ///
+    /// # Safety
+    /// As for [`walk`]; where `WHOLE`, the vectors of the step's rows lie in the slice, and their lanes in the plane or
+    /// outside the mask.
+    #[inline(always)]
+    unsafe fn advance<
+        const Q: usize,
+        const SV: usize,
+        const SH: usize,
+        const EDGE: bool,
+        const WHOLE: bool,
+    >(
+        &self,
+        before: [L::V; Q],
+        step: usize,
+    ) -> [L::V; Q] {
+        let [h, w, top] = self.size;
+        let rows = (SV / SH) as isize;
+        let mut sums = before;
+        unroll!(I < Q, { sums[I] = if I == 0 { self.bias } else { before[I.max(1) - 1] } });
+        unroll!(PHASE < SV, {
+            let line = (step * SV + PHASE) as isize;
+            let row = line - top;
+            // Lanes of which the row, of a pair, lies inside.
+            let pair = if SV == SH || WHOLE {
+                u32::MAX
+            } else {
+                bits(if row < 0 { w } else { 0 }, if row + 1 == h { w } else { 32 })
+            };
+            if WHOLE || (row > -rows && row < h) {
+                unroll!(TX < K, {
+                    let from = self.origin.wrapping_offset(line * w + TX as isize);
+                    // SAFETY: the processor has `L`'s features. `WHOLE` rows may be loaded whole, and so may those of
+                    // columns that all lie inside; of others, the lanes that lie in the plane.
+                    let x = unsafe {
+                        let (valid, next) = (self.valid[TX], from.wrapping_add(L::N));
+                        let x = match (WHOLE || !EDGE, SH) {
+                            (true, 1) => L::load(from),
+                            (true, _) => L::evens(L::load(from), L::load(next)),
+                            (false, 1) => L::load_some(from, valid & pair),
+                            (false, _) => {
+                                L::evens(L::load_some(from, valid), L::load_some(next, valid >> L::N))
+                            }
+                        };
+                        if WHOLE && EDGE { L::some(x, self.masks[TX]) } else { x }
+                    };
+                    unroll!(I < Q, {
+                        if I * SV + PHASE < K {
+                            let tap = (I * SV + PHASE) * K + TX;
+                            // SAFETY: the processor has `L`'s features; there are `K`² weights.
+                            sums[I] = unsafe {
+                                let weight =
+                                    if K == 3 { self.held[tap] } else { L::splat(*self.weights.add(tap)) };
+                                if WHOLE && EDGE {
+                                    L::fma_some(sums[I], x, weight, self.masks[TX])
+                                } else {
+                                    L::fma(sums[I], x, weight)
+                                }
+                            };
+                        }
+                    });
+                });
+            }
+        });
+        sums
     }
-    // SAFETY: a vector is at most 16 elements.
-    unsafe { L::load_some(picked.as_ptr(), u32::MAX) }
 }
 
 /// Adds the residual, clamps and stores `lanes` sums, or all: what a vector writes beyond them is the start of a row
 /// that comes later, or lies after the plane.
 ///
 /// # Safety
-/// The processor has `L`'s features, `plane.check` passed, and elements `at..at + min(lanes, N)` are the plane's.
+/// The processor has `L`'s features, `run.check` passed, elements `at..at + min(lanes, N)` are a plane's, and where
+/// `WHOLE` the slices have `N` elements there.
 #[inline(always)]
-unsafe fn finish<L: Lanes>(
-    plane: &Plane<'_>,
+unsafe fn finish<L: Lanes, const WHOLE: bool>(
+    run: &Channels<'_>,
     out: &mut [f32],
     sum: L::V,
     at: usize,
     lanes: usize,
     [lo, hi]: [L::V; 2],
 ) {
-    let some = bits(0, lanes.min(L::N) as isize);
+    let some = || bits(0, lanes.min(L::N) as isize);
     // SAFETY: whole vectors are loaded and stored only where the slice has room for them, else the plane's lanes alone.
     unsafe {
         let mut value = sum;
-        if let Some(residual) = plane.residual {
+        if let Some(residual) = run.residual {
             let from = residual.as_ptr().add(at);
-            let addend = if at + L::N <= residual.len() { L::load(from) } else { L::load_some(from, some) };
-            value = L::add(value, addend);
+            let whole = WHOLE || at + L::N <= residual.len();
+            value = L::add(value, if whole { L::load(from) } else { L::load_some(from, some()) });
         }
         value = L::clamp(value, lo, hi);
         let to = out.as_mut_ptr().add(at);
-        if at + L::N <= out.len() {
+        if WHOLE || at + L::N <= out.len() {
             L::store(to, value);
         } else {
-            L::store_some(to, value, some);
+            L::store_some(to, value, some());
         }
     }
 }
@@ -282,41 +381,46 @@ unsafe fn finish<L: Lanes>(
 /// Any kernel and dilation, horizontal stride 1: four vectors of a row at a time, tap by tap.
 ///
 /// # Safety
-/// The processor has the features of `L`; `plane.check` passed; the horizontal stride is 1.
+/// The processor has the features of `L`; `run.check` passed; the horizontal stride is 1.
 #[inline(always)]
-unsafe fn taps<L: Lanes>(plane: &Plane<'_>, out: &mut [f32]) {
+unsafe fn taps<L: Lanes>(run: &Channels<'_>, out: &mut [f32]) {
     const VECTORS: usize = 4;
-    let window = plane.window;
+    let window = run.window;
     let (w, lanes) = (window.w as isize, L::N as isize);
+    let [tall, wide] = window.kernel;
     // SAFETY: as in `walk`; vectors are loaded whole only where they lie inside the row.
     unsafe {
-        let (lo, hi) = (L::splat(plane.clamp[0]), L::splat(plane.clamp[1]));
-        for oy in 0..window.oh {
-            let (rows, first) = window.taps_of_row(oy);
-            for column in (0..window.ow).step_by(VECTORS * L::N) {
-                let used = (window.ow - column).div_ceil(L::N).min(VECTORS);
-                let mut sums = [L::splat(plane.bias); VECTORS];
-                for (i, ty) in rows.clone().enumerate() {
-                    let row = plane.x.as_ptr().add((first + i * window.dilation[0]) * window.w);
-                    for tx in 0..window.kernel[1] {
-                        let weight = L::splat(plane.weights[ty * window.kernel[1] + tx]);
-                        for (v, sum) in sums.iter_mut().enumerate().take(used) {
-                            let at = (column + v * L::N + tx * window.dilation[1]) as isize
-                                - window.pad[1] as isize;
-                            let from = row.wrapping_offset(at);
-                            if at >= 0 && at + lanes <= w {
-                                *sum = L::fma(*sum, L::load(from), weight);
-                            } else {
-                                let inside = bits(-at, (w - at).min(lanes));
-                                *sum = L::fma(*sum, L::load_some(from, inside), weight);
-                            }
+        let bounds = [L::splat(run.clamp[0]), L::splat(run.clamp[1])];
+        for (channel, &bias) in run.bias.iter().enumerate() {
+            let plane = run.x.as_ptr().add(channel * run.x_pitch);
+            let weights = &run.weights[channel * tall * wide..][..tall * wide];
+            for oy in 0..window.oh {
+                let (rows, first) = window.taps_of_row(oy);
+                for column in (0..window.ow).step_by(VECTORS * L::N) {
+                    let used = (window.ow - column).div_ceil(L::N).min(VECTORS);
+                    let mut sums = [L::splat(bias); VECTORS];
+                    for (i, ty) in rows.clone().enumerate() {
+                        let row = plane.add((first + i * window.dilation[0]) * window.w);
+                        for tx in 0..wide {
+                            let weight = L::splat(weights[ty * wide + tx]);
+                            let offset = (column + tx * window.dilation[1]) as isize - window.pad[1] as isize;
+                            unroll!(V < VECTORS, {
+                                let at = offset + V as isize * lanes;
+                                let from = row.wrapping_offset(at);
+                                if at >= 0 && at + lanes <= w {
+                                    sums[V] = L::fma(sums[V], L::load(from), weight);
+                                } else if V < used {
+                                    let inside = bits(-at, (w - at).min(lanes));
+                                    sums[V] = L::fma(sums[V], L::load_some(from, inside), weight);
+                                }
+                            });
                         }
                     }
-                }
-                for (v, &sum) in sums.iter().enumerate().take(used) {
-                    let start = column + v * L::N;
-                    let at = oy * window.ow + start;
-                    finish::<L>(plane, out, sum, at, window.ow - start, [lo, hi]);
+                    for (v, &sum) in sums.iter().enumerate().take(used) {
+                        let start = column + v * L::N;
+                        let at = channel * run.out_pitch + oy * window.ow + start;
+                        finish::<L, false>(run, out, sum, at, window.ow - start, bounds);
+                    }
                 }
             }
         }

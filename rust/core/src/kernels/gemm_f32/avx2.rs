@@ -30,7 +30,7 @@ static BLOCKS: Blocks = Blocks {
 };
 
 pub(super) fn get() -> Option<StripKernel<Run>> {
-    Avx2::detect().map(|_| StripKernel { run: run as Run, nr: 192, kb: 256 })
+    Avx2::detect().map(|_| StripKernel { run: run as Run, nr: 144, kb: 256 })
 }
 
 unsafe fn run(s: &Strip<'_, Tiles<'_, f32>>) {

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "vector loads and stores through the strip's raw pointers")]
 
-use super::avx2::finish_quad;
+use super::avx2::{self, finish_quad};
 use super::{Ahead, Blocks, Run, scale_and_bias, walk, weights};
 use crate::isa::Avx512;
 use crate::kernels::strip::{Strip, StripKernel, TILE};
@@ -37,7 +37,7 @@ static BLOCKS: Blocks = Blocks {
 };
 
 pub(super) fn get() -> Option<StripKernel<Run>> {
-    Avx512::detect().map(|_| StripKernel { run: run as Run, nr: 192, kb: 256 })
+    Avx512::detect().map(|_| StripKernel { run: run as Run, nr: 240, kb: 256 })
 }
 
 unsafe fn run(s: &Strip<'_, Tiles<'_, f32>>) {
@@ -45,7 +45,7 @@ unsafe fn run(s: &Strip<'_, Tiles<'_, f32>>) {
     unsafe { walk(s, &BLOCKS) }
 }
 
-/// `R` rows by `V` vectors of columns.
+/// `R` rows by `V` vectors of columns and, of eight rows, `C` columns more.
 ///
 /// # Safety
 /// As for [`walk`].
@@ -72,11 +72,10 @@ unsafe fn wide<const R: usize, const V: usize, const C: usize>(
                 *sum = _mm512_fmadd_ps(w, x, *sum);
             }
         }
-        if C > 0 {
-            let w = unsafe { _mm256_loadu_ps(w) };
-            for (c, sum) in tail.iter_mut().enumerate() {
-                *sum = _mm256_fmadd_ps(w, _mm256_set1_ps(unsafe { *x.add(V * LANES + c) }), *sum);
-            }
+        for (c, sum) in tail.iter_mut().enumerate() {
+            // SAFETY: as above; `C` columns past the last whole vector are in the strip or what pads it.
+            let (w, x) = unsafe { (_mm256_loadu_ps(w), *x.add(V * LANES + c)) };
+            *sum = _mm256_fmadd_ps(w, _mm256_set1_ps(x), *sum);
         }
         w = w.wrapping_add(TILE);
         x = x.wrapping_add(s.panel_stride);
@@ -101,8 +100,9 @@ unsafe fn wide<const R: usize, const V: usize, const C: usize>(
     }
     if C > 0 {
         let column = |i: usize| if i < C { tail[i] } else { _mm256_setzero_ps() };
-        let quads = super::avx2::turn([column(0), column(1), column(2), column(3)]);
+        let quads = avx2::turn([column(0), column(1), column(2), column(3)]);
         for (r, quad) in (r..s.rows.1).zip(quads) {
+            // SAFETY: the row is in the range, and four columns past the last whole vector are in what pads the strip.
             unsafe { finish_quad(s, r, j + V * LANES, quad) };
         }
     }

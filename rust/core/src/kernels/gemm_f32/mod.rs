@@ -7,6 +7,10 @@
 //!
 //! A sum goes through `k` in order within a block of the depth, and blocks are added in order, whichever register block
 //! computes it: its bits do not depend on how columns or rows are cut.
+//!
+//! A panel may as well be rows of an activation in place as a packed copy: the columns that come next are fetched while
+//! the last rows of a weight pass over the present ones, so packing pays only where it gathers anyway. Columns are best
+//! cut into strips of multiples of 48, which every tier's blocks divide, with what is left over in the last.
 
 #![allow(unsafe_code, reason = "the loop nest calls register blocks, which take the strip's raw pointers")]
 
@@ -146,8 +150,8 @@ fn ahead(
 ) -> Ahead {
     let line = (end - r - 1) / rows;
     if line < columns.div_ceil(LINE) {
-        // After the strip's last columns come the next block of the depth or, where rows are longer than the strip, the
-        // next strip's columns.
+        // After the strip's last columns come the next block of the depth or, where rows are longer than the strip,
+        // the next strip's columns.
         let next =
             if j + columns < s.n || s.last { j + columns } else { (s.block.1 - s.block.0) * s.panel_stride };
         return Ahead { at: s.panel.wrapping_add(next + line * LINE), step: s.panel_stride };

@@ -3,22 +3,32 @@
 
 #![allow(unsafe_code, reason = "vector loads and stores through the strip's raw pointers")]
 
-use super::{Blocks, Run, scale_and_bias, walk, weights};
+use super::{Ahead, Blocks, Run, scale_and_bias, walk, weights};
 use crate::isa::Neon;
 use crate::kernels::strip::{Strip, StripKernel, TILE};
 use crate::weight::Tiles;
 #[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::aarch64::*;
+use std::arch::asm;
 use std::array::from_fn;
 
 const LANES: usize = 4;
 const ROWS: usize = 8;
 
-static BLOCKS: Blocks =
-    Blocks { lanes: LANES, wide: [(ROWS, wide::<1>), (ROWS, wide::<2>), (ROWS, wide::<3>)], tall: &[] };
+static BLOCKS: Blocks = Blocks {
+    lanes: LANES,
+    wide: [
+        [&[(ROWS, wide::<1>), (ROWS, wide::<1>)], &[(ROWS, wide::<1>)]],
+        [&[(ROWS, wide::<2>), (ROWS, wide::<2>)], &[(ROWS, wide::<2>)]],
+        [&[(ROWS, wide::<3>), (ROWS, wide::<3>)], &[(ROWS, wide::<3>)]],
+    ],
+    // A vector has four lanes: one more leaves few idle.
+    seam: &[],
+    tall: &[],
+};
 
 pub(super) fn get() -> Option<StripKernel<Run>> {
-    Neon::detect().map(|_| StripKernel { run: run as Run, nr: 96, kb: 256 })
+    Neon::detect().map(|_| StripKernel { run: run as Run, nr: 144, kb: 256 })
 }
 
 unsafe fn run(s: &Strip<'_, Tiles<'_, f32>>) {
@@ -31,11 +41,16 @@ unsafe fn run(s: &Strip<'_, Tiles<'_, f32>>) {
 /// # Safety
 /// As for [`walk`].
 #[target_feature(enable = "neon")]
-unsafe fn wide<const V: usize>(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize) {
+unsafe fn wide<const V: usize>(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize, mut ahead: Ahead) {
     let mut sums = [[vdupq_n_f32(0.0); V]; ROWS];
     let mut w = weights(s, r);
     let mut x = s.panel.wrapping_add(j);
     for _ in s.block.0..s.block.1 {
+        // SAFETY: a prefetch has no effect but on caches, wherever it points.
+        unsafe {
+            asm!("prfm pldl1keep, [{}]", in(reg) ahead.at, options(nostack, preserves_flags, readonly))
+        };
+        ahead.at = ahead.at.wrapping_add(ahead.step);
         // SAFETY: the panel has a row for every `k` of the block, readable to a whole number of vectors.
         let xs: [float32x4_t; V] = from_fn(|v| unsafe { vld1q_f32(x.add(v * LANES)) });
         // SAFETY: a tile has TILE weights for every `k`, ROWS of them from `r` on.
@@ -53,28 +68,42 @@ unsafe fn wide<const V: usize>(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize
         w = w.wrapping_add(TILE);
         x = x.wrapping_add(s.panel_stride);
     }
-    let [lo, hi] = s.epilogue.clamp.map(|bound| vdupq_n_f32(bound));
-    for (r, sums) in (r..s.rows.1).zip(sums) {
-        for (v, sum) in sums.into_iter().enumerate() {
-            let at = r * s.out_stride + j + v * LANES;
-            // SAFETY: a row in the range is readable and writable to a whole number of vectors, as is the residual,
-            // which has the output's shape.
-            unsafe {
-                let mut y = sum;
-                if !s.first {
-                    y = vaddq_f32(vld1q_f32(s.out.add(at)), y);
-                }
-                if s.last {
-                    let (scale, bias) = scale_and_bias(s, r);
-                    y = vaddq_f32(vmulq_f32(y, vdupq_n_f32(scale)), vdupq_n_f32(bias));
-                    if !s.residual.is_null() {
-                        y = vaddq_f32(y, vld1q_f32(s.residual.add(at)));
-                    }
-                    // `fmax` and `fmin` give a NaN where one operand is.
-                    y = vminq_f32(vmaxq_f32(y, lo), hi);
-                }
-                vst1q_f32(s.out.add(at), y);
+    let rows = s.rows.1 - r;
+    for (i, sums) in sums.into_iter().enumerate() {
+        if i == rows {
+            break;
+        }
+        // SAFETY: the row is in the range, and `V` vectors from `j` are in the strip.
+        unsafe { finish(s, r + i, j, sums) };
+    }
+}
+
+/// Stores `V` vectors of a row.
+///
+/// # Safety
+/// As for [`walk`]; the row is in the range.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn finish<const V: usize>(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize, mut y: [float32x4_t; V]) {
+    let at = |v: usize| r * s.out_stride + j + v * LANES;
+    // SAFETY: the caller's: the row is readable and writable to a whole number of vectors, as is the residual, which has
+    // the output's shape.
+    unsafe {
+        if !s.first {
+            y = from_fn(|v| vaddq_f32(vld1q_f32(s.out.add(at(v))), y[v]));
+        }
+        if s.last {
+            let (scale, bias) = scale_and_bias(s, r);
+            y = y.map(|y| vfmaq_n_f32(vdupq_n_f32(bias), y, scale));
+            if !s.residual.is_null() {
+                y = from_fn(|v| vaddq_f32(y[v], vld1q_f32(s.residual.add(at(v)))));
             }
+            // `fmax` and `fmin` give a NaN where one operand is.
+            let [lo, hi] = s.epilogue.clamp.map(|bound| vdupq_n_f32(bound));
+            y = y.map(|y| vminq_f32(vmaxq_f32(y, lo), hi));
+        }
+        for (v, y) in y.into_iter().enumerate() {
+            vst1q_f32(s.out.add(at(v)), y);
         }
     }
 }

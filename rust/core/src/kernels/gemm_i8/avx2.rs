@@ -4,6 +4,7 @@
 
 #![allow(unsafe_code, reason = "vector loads and stores through pointers")]
 
+#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
 use crate::kernels::strip_i8::LANES;
@@ -12,6 +13,7 @@ super::widening::widening_tier!(
     "avx2,fma,f16c", Avx2, rows: 4, vector: __m256i,
     _mm256_loadu_si256, _mm256_store_si256, _mm256_set1_epi32, _mm256_set1_epi16, _mm256_and_si256,
     _mm256_srli_epi16::<8>, _mm256_madd_epi16, _mm256_add_epi32,
+    crate::kernels::strip_i8::store_rows,
     passes(vectors, pass): for v in 0..vectors {
         pass!(2, v * LANES);
     }

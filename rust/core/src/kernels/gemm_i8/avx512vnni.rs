@@ -6,10 +6,12 @@
 
 #![allow(unsafe_code, reason = "vector loads and stores through pointers")]
 
+#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
 use super::Kernel;
 use crate::isa::Avx512Vnni;
+use crate::kernels::strip_i8::avx512::store_sums;
 use crate::kernels::strip_i8::{Block, LANES, NR, StripI8, Sums, dense, interleave, word};
 use crate::weight::{QUAD, TILE, TilesI8};
 
@@ -27,23 +29,31 @@ unsafe fn pack(rows: &[*const u8], n: usize, panel: *mut u8, stride: usize) {
 unsafe fn run(s: &StripI8<'_, TilesI8<'_>>) {
     // SAFETY: the caller's; a block has the rows and columns that its passes name.
     unsafe {
+        let store = |r0: usize, sums: &[[i32; NR]]| store_sums(s, r0, sums);
         match s.vectors() {
-            1 => dense(s, |block, sums| {
-                pass::<16, 1>(&block, 0, sums);
-            }),
-            2 => dense(s, |block, sums| {
-                pass::<8, 2>(&block, 0, sums);
-                pass::<8, 2>(&block, 8, sums);
-            }),
-            3 => dense(s, |block, sums| {
-                pass::<8, 3>(&block, 0, sums);
-                pass::<8, 3>(&block, 8, sums);
-            }),
-            _ => dense(s, |block, sums| {
-                pass::<6, 4>(&block, 0, sums);
-                pass::<5, 4>(&block, 6, sums);
-                pass::<5, 4>(&block, 11, sums);
-            }),
+            1 => dense(s, |block, sums| pass::<16, 1>(&block, 0, sums), store),
+            2 => {
+                let add = |block: Block<'_>, sums: &mut Sums| {
+                    pass::<8, 2>(&block, 0, sums);
+                    pass::<8, 2>(&block, 8, sums);
+                };
+                dense(s, add, store);
+            }
+            3 => {
+                let add = |block: Block<'_>, sums: &mut Sums| {
+                    pass::<8, 3>(&block, 0, sums);
+                    pass::<8, 3>(&block, 8, sums);
+                };
+                dense(s, add, store);
+            }
+            _ => {
+                let add = |block: Block<'_>, sums: &mut Sums| {
+                    pass::<6, 4>(&block, 0, sums);
+                    pass::<5, 4>(&block, 6, sums);
+                    pass::<5, 4>(&block, 11, sums);
+                };
+                dense(s, add, store);
+            }
         }
     }
 }

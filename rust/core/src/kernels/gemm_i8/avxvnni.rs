@@ -4,11 +4,12 @@
 
 #![allow(unsafe_code, reason = "vector loads and stores through pointers")]
 
+#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
 use super::Kernel;
 use crate::isa::AvxVnni;
-use crate::kernels::strip_i8::{Block, LANES, StripI8, Sums, dense, interleave, word};
+use crate::kernels::strip_i8::{Block, LANES, StripI8, Sums, dense, interleave, store_rows, word};
 use crate::weight::{QUAD, TilesI8};
 
 /// Columns of a register.
@@ -31,13 +32,17 @@ unsafe fn run(s: &StripI8<'_, TilesI8<'_>>) {
     let vectors = s.vectors();
     // SAFETY: the caller's; a block has the rows and columns that its passes name.
     unsafe {
-        dense(s, |block, sums| {
-            for v in 0..vectors {
-                pass::<6>(&block, 0, v, sums);
-                pass::<5>(&block, 6, v, sums);
-                pass::<5>(&block, 11, v, sums);
-            }
-        });
+        dense(
+            s,
+            |block, sums| {
+                for v in 0..vectors {
+                    pass::<6>(&block, 0, v, sums);
+                    pass::<5>(&block, 6, v, sums);
+                    pass::<5>(&block, 11, v, sums);
+                }
+            },
+            |r0, sums| store_rows(s, r0, sums),
+        );
     }
 }
 

@@ -45,7 +45,7 @@ pub static TABLE: &[Impl<Kernel>] = &[
     Impl { tier: Tier::DotProd, get: dotprod::get },
     #[cfg(target_arch = "aarch64")]
     Impl { tier: Tier::Neon, get: neon::get },
-    Impl { tier: Tier::Scalar, get: scalar::get },
+    Impl { tier: Tier::Scalar, get: || Some(scalar::get()) },
 ];
 
 #[cfg(test)]

@@ -6,11 +6,12 @@
 
 #![allow(unsafe_code, reason = "vector loads and stores through pointers")]
 
+#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::aarch64::*;
 
 use super::Kernel;
 use crate::isa::Neon;
-use crate::kernels::strip_i8::{Block, FLIP, LANES, StripI8, Sums, dense, interleave, word};
+use crate::kernels::strip_i8::{Block, FLIP, LANES, StripI8, Sums, dense, interleave, store_rows, word};
 use crate::weight::{QUAD, TILE, TilesI8};
 
 /// Rows of a pass.
@@ -33,14 +34,18 @@ unsafe fn run(s: &StripI8<'_, TilesI8<'_>>) {
     let columns = s.vectors() * LANES;
     // SAFETY: the caller's; a block has the rows and columns that its passes name.
     unsafe {
-        dense(s, |block, sums| {
-            let flipped = block.flipped();
-            for r0 in (0..block.rows).step_by(R) {
-                for column in (0..columns).step_by(COLUMNS) {
-                    pass(&block, &flipped, r0, column, sums);
+        dense(
+            s,
+            |block, sums| {
+                let flipped = block.flipped();
+                for r0 in (0..block.rows).step_by(R) {
+                    for column in (0..columns).step_by(COLUMNS) {
+                        pass(&block, &flipped, r0, column, sums);
+                    }
                 }
-            }
-        });
+            },
+            |r0, sums| store_rows(s, r0, sums),
+        );
     }
 }
 

@@ -3,11 +3,11 @@
 #![allow(unsafe_code, reason = "reads a panel through its pointer")]
 
 use super::Kernel;
-use crate::kernels::strip_i8::{Block, LANES, StripI8, Sums, dense, interleave};
+use crate::kernels::strip_i8::{Block, LANES, StripI8, Sums, dense, interleave, store_rows};
 use crate::weight::{QUAD, TilesI8};
 
-pub(super) fn get() -> Option<Kernel> {
-    Some(Kernel { run, pack })
+pub(super) fn get() -> Kernel {
+    Kernel { run, pack }
 }
 
 unsafe fn pack(rows: &[*const u8], n: usize, panel: *mut u8, stride: usize) {
@@ -18,7 +18,7 @@ unsafe fn pack(rows: &[*const u8], n: usize, panel: *mut u8, stride: usize) {
 unsafe fn run(s: &StripI8<'_, TilesI8<'_>>) {
     let columns = s.vectors() * LANES;
     // SAFETY: the caller's; a block's panel and weights reach as far as its quads and the strip's columns.
-    unsafe { dense(s, |block, sums| add(block, columns, sums)) };
+    unsafe { dense(s, |block, sums| add(block, columns, sums), |r0, sums| store_rows(s, r0, sums)) };
 }
 
 /// Adds one block.

@@ -4,6 +4,8 @@
 //! four depths is therefore split into its even and its odd bytes, on the side of the weights once a block, on that of the
 //! panel once a pass: `x & 0xff` and `x >> 8` in 16-bit lanes.
 
+#![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
+
 use crate::kernels::strip_i8::{BLOCK_QUADS, Block};
 use crate::weight::TILE;
 
@@ -34,7 +36,7 @@ impl Wide {
 macro_rules! widening_tier {
     (
         $features:literal, $token:ident, rows: $rows:literal, vector: $vector:ident,
-        $load:ident, $store:ident, $splat:ident, $splat16:ident, $and:ident, $shift:ident::<8>, $madd:ident, $add:ident,
+        $load:ident, $store:ident, $splat:ident, $splat16:ident, $and:ident, $shift:ident::<8>, $madd:ident, $add:ident, $store_rows:path,
         passes($vectors:ident, $pass:ident): $passes:expr
     ) => {
         use super::Kernel;
@@ -62,17 +64,21 @@ macro_rules! widening_tier {
             let mut wide = Wide::ZERO;
             // SAFETY: the caller's; a block has the rows and columns that its passes name.
             unsafe {
-                dense(s, |block, sums| {
-                    wide.fill(&block);
-                    for r0 in (0..block.rows).step_by($rows) {
-                        macro_rules! $pass {
-                            ($v:literal, $column:expr) => {
-                                pass::<$v>(&block, &wide, r0, $column, sums)
-                            };
+                dense(
+                    s,
+                    |block, sums| {
+                        wide.fill(&block);
+                        for r0 in (0..block.rows).step_by($rows) {
+                            macro_rules! $pass {
+                                ($v:literal, $column:expr) => {
+                                    pass::<$v>(&block, &wide, r0, $column, sums)
+                                };
+                            }
+                            $passes
                         }
-                        $passes
-                    }
-                });
+                    },
+                    |r0, sums| $store_rows(s, r0, sums),
+                );
             }
         }
 

@@ -4,13 +4,10 @@
 //! `[⌈m/16⌉][⌈k/4⌉][16][4]`, whose sixteen rows fill the lanes; `x` is `(n, k)`, plain. Exact, hence equal, on every tier.
 
 #![allow(unsafe_code, reason = "reads activations through their pointer")]
-#![allow(
-    clippy::inline_always,
-    reason = "the loop nest has no features of its own: it must become part of a tier's function"
-)]
+#![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
 
 use super::Impl;
-use super::strip_i8::rows::{MAX_ROWS, RowsI8, store_tile};
+use super::strip_i8::rows::{RowsI8, store_tile};
 use crate::isa::Tier;
 use crate::weight::{QUAD, TILE, TilesI8};
 
@@ -41,7 +38,7 @@ pub static TABLE: &[Impl<Kernel>] = &[
     Impl { tier: Tier::DotProd, get: dotprod::get },
     #[cfg(target_arch = "aarch64")]
     Impl { tier: Tier::Neon, get: neon::get },
-    Impl { tier: Tier::Scalar, get: scalar::get },
+    Impl { tier: Tier::Scalar, get: || Some(scalar::get()) },
 ];
 
 /// One tile of the weight, four depths after four, `[⌈k/4⌉][16][4]`.
@@ -125,27 +122,10 @@ unsafe fn tiles<const T: usize, const N: usize>(
     }
 }
 
-/// Cuts the rows of activations into the sizes a tier has code for, `N` largest first, and hands each to its code.
-macro_rules! by_rows {
-    ($s:ident, $($n:literal => $run:expr),+) => {
-        debug_assert!($s.n <= super::MAX_ROWS);
-        let mut i = 0;
-        while i < $s.n {
-            let left = $s.n - i;
-            $(if left >= $n {
-                // SAFETY: the caller's; so many rows are left.
-                unsafe { $run($s, i) };
-                i += $n;
-                continue;
-            })+
-        }
-    };
-}
-use by_rows;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::strip_i8::rows::MAX_ROWS;
     use crate::kernels::strip_i8::testing::Case;
     use crate::testing::for_each_impl;
     use crate::weight::tile_i8;

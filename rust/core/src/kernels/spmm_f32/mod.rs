@@ -26,7 +26,10 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+pub mod cost;
 mod scalar;
+
+pub(super) use scalar::widen;
 
 /// The code of one tier, for values of one type.
 pub type Run<T> = for<'a> unsafe fn(&Strip<'a, SparseRows<'a, T>>);
@@ -78,8 +81,8 @@ macro_rules! strip_kernels {
         /// Rows `rows` of one group over `V` vectors of columns.
         ///
         /// # Safety
-        /// The pointers of `s` are valid as [`StripKernel`] says; `index` and `value` have as many elements as the
-        /// `counts` of `rows` add up to, and every index is a row of the panel.
+        /// The pointers of `s` are valid as [`StripKernel`] says; `index` and `value` have as many elements as `counts`,
+        /// one for each of `rows`, add up to, and every index is a row of the panel.
         $(#[$feature])?
         #[inline]
         unsafe fn group<const V: usize, T>(
@@ -89,17 +92,18 @@ macro_rules! strip_kernels {
             mut index: *const u8,
             mut value: *const f32,
         ) {
-            for r in rows {
+            for (r, &count) in rows.zip(counts) {
                 // SAFETY: `r` is a row of `out`; each of its vectors starts below `n`, so ends within the row.
                 let out = unsafe { s.out.add(r * s.out_stride) };
                 let mut sums = [[zero(); V]; $sums];
+                let sums_of = sums.len();
                 if !s.first {
                     for (v, sum) in sums[0].iter_mut().enumerate() {
                         // SAFETY: as above; the first block has written them.
                         *sum = unsafe { load(out.add(v * LANES)) };
                     }
                 }
-                let count = usize::from(counts[r]);
+                let count = usize::from(count);
                 for _ in 0..count / 4 {
                     // One load for four indices: this loop is bound by its loads.
                     // SAFETY: the row has four more indices and values.
@@ -109,7 +113,7 @@ macro_rules! strip_kernels {
                         unsafe {
                             let x = s.panel.add(usize::from(column) * s.panel_stride);
                             let w = splat(*value.add(i));
-                            for (v, sum) in sums[i % $sums].iter_mut().enumerate() {
+                            for (v, sum) in sums[i % sums_of].iter_mut().enumerate() {
                                 *sum = fma(w, load(x.add(v * LANES)), *sum);
                             }
                         }
@@ -124,7 +128,7 @@ macro_rules! strip_kernels {
                         unsafe {
                             let x = s.panel.add(usize::from(*index.add(i)) * s.panel_stride);
                             let w = splat(*value.add(i));
-                            for (v, sum) in sums[i % $sums].iter_mut().enumerate() {
+                            for (v, sum) in sums[i % sums_of].iter_mut().enumerate() {
                                 *sum = fma(w, load(x.add(v * LANES)), *sum);
                             }
                         }
@@ -171,10 +175,17 @@ macro_rules! strip_kernels {
             s: &Strip<'_, SparseRows<'_, T>>,
             widen: impl Fn(&[T], &mut Scratch) -> *const f32,
         ) {
-            let b = s.block.0 / s.weight.block();
-            let block = s.weight.at(b);
-            debug_assert_eq!(s.block, (block.k0, s.weight.k().min(block.k0 + s.weight.block())));
             debug_assert!(s.rows.0.is_multiple_of(TILE) && s.n <= V * LANES);
+            if s.weight.k() == 0 {
+                for r in s.rows().step_by(TILE) {
+                    let rows = r..s.rows.1.min(r + TILE);
+                    // SAFETY: the caller's promise; no non-zeros.
+                    unsafe { group::<V, T>(s, rows, &[0; TILE], std::ptr::null(), std::ptr::null()) };
+                }
+                return;
+            }
+            let block = s.weight.at(s.block.0 / s.weight.block());
+            debug_assert_eq!(s.block, (block.k0, s.weight.k().min(block.k0 + s.weight.block())));
             let mut scratch: Scratch = [const { MaybeUninit::uninit() }; 16 * 256];
             for r in s.rows().step_by(TILE) {
                 let (start, end) = (block.starts[r / TILE] as usize, block.starts[r / TILE + 1] as usize);
@@ -183,7 +194,7 @@ macro_rules! strip_kernels {
                 let rows = r..s.rows.1.min(r + TILE);
                 // SAFETY: the caller's promise; `sparse_starts` has checked that the counts of a group add up to its
                 // `end - start` and that indices are columns of the block.
-                unsafe { group::<V, T>(s, rows, block.counts, index, value) };
+                unsafe { group::<V, T>(s, rows.clone(), &block.counts[rows], index, value) };
             }
         }
 
@@ -480,6 +491,34 @@ mod tests {
             let out = run(&kernel, &w, &Case { x: &x, epilogue: clamp, ..case });
             assert!(out[32..32 + n].iter().all(|y| y.is_nan()), "{tier}");
             assert!(out[..n].iter().all(|&y| y == 0.0), "{tier}");
+        });
+    }
+
+    #[test]
+    fn a_depth_of_zero_leaves_the_epilogue() {
+        for_each_impl(TABLE_F32, |tier, kernel| {
+            let w = sparse_matrix::<f32>(18, 0, 256, &[]);
+            let bias: Vec<f32> = (0..18).map(|r| r as f32).collect();
+            let mut out = Aligned::from(&[7.0; 18 * 16], 0);
+            let s = Strip {
+                weight: w.rows::<f32>(),
+                rows: (0, 18),
+                block: (0, 0),
+                panel: [].as_ptr(),
+                panel_stride: 16,
+                n: 5,
+                out: out.as_mut_ptr(),
+                out_stride: 16,
+                residual: std::ptr::null(),
+                epilogue: Epilogue { scale: None, bias: Some(&bias), clamp: [0.5, 16.5] },
+                first: true,
+                last: true,
+            };
+            // SAFETY: as in `run`.
+            unsafe { (kernel.run)(&s) };
+            for r in 0..18 {
+                assert_eq!(out[r * 16..][..5], [(r as f32).clamp(0.5, 16.5); 5], "{tier}");
+            }
         });
     }
 

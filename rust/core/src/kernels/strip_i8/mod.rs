@@ -16,18 +16,21 @@
 //! ```
 //!
 //! Every rounding of this is that of IEEE 754 in its default mode, so every tier of every CPU gives the same bits.
-//! [`Requant::real`], [`Residual::add`] and [`quantize`] are that arithmetic, and the only place where it is written:
-//! kernels inline them into loops compiled for their tier.
+//! [`Requant::real`], [`Residual::add`] and [`quantize`] are that arithmetic; kernels inline them into loops compiled for
+//! their tier, and `avx512.rs`, the one other place where it is written, must give the same.
 
 #![allow(
     unsafe_code,
     reason = "strips are parts of a tensor that other threads write to: pointers, not slices"
 )]
+#![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
 
 use std::ops::Range;
 
 use crate::weight::{QUAD, TILE, TilesI8};
 
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx512;
 #[cfg(target_arch = "aarch64")]
 pub(super) mod dotprod;
 pub mod rows;
@@ -277,14 +280,18 @@ pub(super) fn word(weights: [i8; QUAD]) -> i32 {
 /// while the rows of a tile pass over it.
 pub(super) const BLOCK_QUADS: usize = 64;
 
-/// The loop nest of a dense kernel: hands `add` one block at a time and stores what comes out.
+/// The loop nest of a dense kernel: hands `add` one block at a time, and `store` the finished sums of a tile from a row on.
 ///
-/// To be inlined into a function compiled for the tier, of which `add` is a closure.
+/// To be inlined into a function compiled for the tier, of which `add` and `store` are closures.
 ///
 /// # Safety
 /// The strip is one of [`StripI8Kernel`]'s; `add` writes the sums of every column of the block's rows.
 #[inline(always)]
-pub(super) unsafe fn dense(s: &StripI8<'_, TilesI8<'_>>, mut add: impl FnMut(Block<'_>, &mut Sums)) {
+pub(super) unsafe fn dense(
+    s: &StripI8<'_, TilesI8<'_>>,
+    mut add: impl FnMut(Block<'_>, &mut Sums),
+    store: impl Fn(usize, &[[i32; NR]]),
+) {
     let mut sums = Sums([[0; NR]; TILE]);
     for r0 in s.rows().step_by(TILE) {
         let tile = s.weight.tile(r0 / TILE).as_chunks().0.as_chunks().0;
@@ -301,8 +308,7 @@ pub(super) unsafe fn dense(s: &StripI8<'_, TilesI8<'_>>, mut add: impl FnMut(Blo
             // SAFETY: the panel has as many groups as the tile.
             panel = unsafe { panel.add(weights.len() * stride * QUAD) };
         }
-        // SAFETY: the rows are the strip's.
-        unsafe { store_rows(s, r0, &sums.0[..rows]) };
+        store(r0, &sums.0[..rows]);
     }
 }
 

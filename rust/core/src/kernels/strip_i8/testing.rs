@@ -133,7 +133,7 @@ impl Case {
     }
 
     /// What `run` makes of the strip; also checks that it wrote nothing beyond what a strip may.
-    pub(in crate::kernels) fn strip<W: Copy>(
+    pub(in crate::kernels) fn strip<W>(
         &self,
         weight: W,
         rows: (usize, usize),
@@ -172,7 +172,7 @@ impl Case {
 
     /// What `run` makes of the case as rows of activations, transposed back to `(m, n)`; also checks that it wrote
     /// nothing else.
-    pub(in crate::kernels) fn rows<W: Copy>(
+    pub(in crate::kernels) fn rows<W>(
         &self,
         weight: W,
         rows: (usize, usize),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import secrets
 import sys
@@ -19,6 +20,7 @@ from ._core import Builder, Error
 from .capture import capture
 from .lower import Lowering
 from .passes.round_weights import round_weights
+from .passes.verify import difference, disagreement
 from .program import Program
 from .report import Report, Row
 
@@ -95,20 +97,13 @@ def _check(program: Program, lowering: Lowering, want: Sequence[Tensor], path: P
     model = runtime.load(path)
     answer = model.run(*(t.contiguous() for t in program.example))
     answers = answer if isinstance(answer, tuple) else (answer,)
-    largest = 0.0
-    for name, got, exact, torchs in zip(program.outputs, answers, want, program.expected, strict=True):
-        if got.shape != exact.shape or got.dtype != exact.dtype:
-            raise Error(
-                f"output {name}: the file gives {got.dtype} {list(got.shape)}, torch {exact.dtype} {list(exact.shape)};"
-                " this is a bug in gossamer, and nothing was written"
-            )
-        error, bound = passes.difference(got, exact), passes.tolerance(program, exact)
-        if error > bound:
-            raise Error(
-                f"output {name}: the file's answer is {error:.3g} from torch's, rounding explains {bound:.3g};"
-                " nothing was written. Are the example inputs typical, and the model deterministic?"
-            )
-        largest = max(largest, passes.difference(got, torchs))
+    problem = disagreement(program, answers, want)
+    if problem:
+        raise Error(
+            f"{problem}; nothing was written. Is the model deterministic, and are the example's values typical?"
+            " If so, this is a bug in gossamer"
+        )
+    largest = max(map(difference, answers, program.expected), default=0.0)
     facts = {layer["name"]: layer for layer in model.layers}
     rows = _rows(program, lowering, facts)
     size = max((float(t.abs().max()) for t in program.expected if t.is_floating_point() and t.numel()), default=0.0)
@@ -129,7 +124,7 @@ def _rows(program: Program, lowering: Lowering, facts: dict[str, dict[str, Any]]
     owners: dict[int, str] = {}
     for layer in lowering.layers:
         fact = facts[layer.name]
-        tensors = [program.tensor(name) for name in layer.weights]
+        tensors = [t for t in map(program.constant, layer.weights) if t is not None]
         fresh = [t for t in tensors if t.untyped_storage().data_ptr() not in owners]
         matrices = [t for t in tensors if t.dim() > 1] or tensors
         shared = [owners[p] for t in matrices if (p := t.untyped_storage().data_ptr()) in owners]
@@ -157,14 +152,11 @@ def _progress() -> Iterator[Callable[..., None]]:
     Yields:
         A function that starts a stage by name, with its number of steps, or, without a name, counts a step.
     """
-    try:
-        from rich.progress import Progress
-    except ModuleNotFoundError:
-        Progress = None
-    if Progress is None or not sys.stderr.isatty():
+    if not sys.stderr.isatty() or importlib.util.find_spec("rich") is None:
         yield lambda *_: None
         return
     from rich.console import Console
+    from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)

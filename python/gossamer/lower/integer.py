@@ -1,0 +1,82 @@
+"""Layers of integers, and what goes between integers and floats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import Lowering, Token, lowers
+from .layers import convolution_weight, geometry
+
+
+def _bytes(output: list[int] | None) -> dict[str, int] | None:
+    """How a result is stored, as an attribute; nothing for float32."""
+    return None if output is None else dict(zip(("zero_point", "lo", "hi"), output, strict=True))
+
+
+def _quantized(x_zero_point: int, residual: Any, scale: float, zero_point: int, output: list[int] | None) -> dict:
+    added = None if residual is None else {"scale": scale, "zero_point": zero_point}
+    return {"x_zero_point": x_zero_point, "residual": added, "output": _bytes(output)}
+
+
+@lowers("gossamer.conv_i8.default")
+def conv_i8(
+    at: Lowering,
+    x,
+    weight,
+    scale,
+    bias,
+    residual,
+    stride,
+    padding,
+    dilation,
+    groups,
+    x_zero_point,
+    residual_scale,
+    residual_zero_point,
+    output,
+) -> Token:
+    kernel = weight.meta["val"].shape[2:]
+    inputs = [at.value(x), convolution_weight(at, x, weight, groups), at.value(scale), at.value(bias)]
+    return at.add(
+        "conv_i8",
+        [*inputs, at.optional(residual)],
+        [weight, scale, bias],
+        **geometry(kernel, stride, padding, dilation),
+        groups=groups,
+        **_quantized(x_zero_point, residual, residual_scale, residual_zero_point, output),
+    )
+
+
+@lowers("gossamer.linear_i8.default")
+def linear_i8(
+    at: Lowering, x, weight, scale, bias, residual, x_zero_point, residual_scale, residual_zero_point, output
+) -> Token:
+    inputs = [at.value(x), at.matrix(weight), at.value(scale), at.value(bias), at.optional(residual)]
+    attrs = _quantized(x_zero_point, residual, residual_scale, residual_zero_point, output)
+    return at.add("linear_i8", inputs, [weight, scale, bias], **attrs)
+
+
+@lowers("gossamer.quantize.default")
+def quantize(at: Lowering, x, scale, zero_point, lo, hi) -> Token:
+    return at.add("quantize", [at.value(x)], scale=scale, zero_point=zero_point, lo=lo, hi=hi)
+
+
+@lowers("gossamer.dequantize.default")
+def dequantize(at: Lowering, x, scale, zero_point) -> Token:
+    return at.add("dequantize", [at.value(x)], scale=scale, zero_point=zero_point)
+
+
+@lowers("gossamer.lookup_i8.default")
+def lookup_i8(at: Lowering, x, table) -> Token:
+    return at.add("lookup_i8", [at.value(x), at.value(table)])
+
+
+@lowers("gossamer.add_i8.default")
+def add_i8(at: Lowering, a, b, a_scale, a_zero_point, b_scale, b_zero_point, zero_point, lo, hi) -> Token:
+    return at.add(
+        "add_i8",
+        [at.value(a), at.value(b)],
+        a={"scale": a_scale, "zero_point": a_zero_point},
+        b={"scale": b_scale, "zero_point": b_zero_point},
+        output=_bytes([zero_point, lo, hi]),
+    )

@@ -1,0 +1,175 @@
+//! A sparse int8 weight times a strip of uint8 columns.
+//!
+//! `out[r][j] = requantize(Σ_k W[r][k] · x[k][j])` as [`strip_i8`](super::strip_i8) defines it, over the non-zeros of `W`,
+//! [`SparseRows`], in place. The panel is plain, `[k][panel_stride]`, so that for a convolution of kernel 1 it is the
+//! activation itself; each of its rows is readable over all [`NR`] columns, whatever `n` is. Exact, hence equal, on every
+//! tier.
+
+#![allow(unsafe_code, reason = "reads a panel through its pointer")]
+#![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
+
+use super::Impl;
+use super::strip_i8::{NR, StripI8, Sums};
+use crate::isa::Tier;
+use crate::weight::{SparseRows, TILE};
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "x86_64")]
+mod quads;
+mod scalar;
+
+/// Computes the rows of a strip.
+///
+/// # Safety
+/// As [`StripI8Kernel`](super::strip_i8::StripI8Kernel), and the panel's rows are readable over [`NR`] columns.
+pub type Kernel = unsafe fn(&StripI8<'_, SparseRows<'_, i8>>);
+
+/// The implementations, best first.
+pub static TABLE: &[Impl<Kernel>] = &[
+    #[cfg(target_arch = "x86_64")]
+    Impl { tier: Tier::Avx512Vnni, get: avx512vnni::get },
+    #[cfg(target_arch = "x86_64")]
+    Impl { tier: Tier::Avx2, get: avx2::get },
+    #[cfg(target_arch = "aarch64")]
+    Impl { tier: Tier::Neon, get: neon::get },
+    Impl { tier: Tier::Scalar, get: || Some(scalar::get()) },
+];
+
+/// The non-zeros of one tile of rows in one block of columns, over that block's part of the panel.
+struct Part<'a> {
+    /// First row of the tile.
+    r0: usize,
+    /// Row 0 of the block's panel.
+    panel: *const u8,
+    /// Columns from one row of the panel to the next.
+    stride: usize,
+    /// Non-zeros of each row.
+    counts: &'a [u8],
+    /// Rows of the panel, as many as `counts` add up to.
+    indices: &'a [u8],
+    /// Parallel to `indices`.
+    values: &'a [i8],
+    /// What the sums of each row start from, where this is the first block: they are then overwritten.
+    start: Option<&'a [i32]>,
+    /// Whether this is the last block: the finished sums are then to be stored.
+    last: bool,
+}
+
+/// Tiles of rows that pass over a block of the panel before the next block's turn: enough that the panel comes from the
+/// second-level cache seldom, few enough that their sums, 4 KiB a tile, stay in the first.
+const GROUP: usize = 4;
+
+/// The loop nest: hands `add` the non-zeros of one tile and block at a time, with the tile's sums so far, in whatever order
+/// of columns the tier left them. `add` stores what comes of the last block.
+///
+/// To be inlined into a function compiled for the tier, of which `add` is a closure.
+///
+/// # Safety
+/// As [`Kernel`].
+#[inline(always)]
+unsafe fn parts(s: &StripI8<'_, SparseRows<'_, i8>>, add: impl Fn(&Part<'_>, &mut Sums)) {
+    let mut sums = [const { Sums([[0; NR]; TILE]) }; GROUP];
+    let (stride, blocks) = (s.panel_stride, s.weight.blocks());
+    for group in s.rows().step_by(GROUP * TILE) {
+        let tiles = (group..s.rows.1.min(group + GROUP * TILE)).step_by(TILE);
+        for b in 0..blocks {
+            let block = s.weight.at(b);
+            // SAFETY: the panel has the rows of every block.
+            let panel = unsafe { s.panel.add(block.k0 * stride) };
+            for (r0, sums) in tiles.clone().zip(&mut sums) {
+                let rows = r0..s.rows.1.min(r0 + TILE);
+                let (from, to) = (block.starts[r0 / TILE] as usize, block.starts[r0 / TILE + 1] as usize);
+                let part = Part {
+                    r0,
+                    panel,
+                    stride,
+                    counts: &block.counts[rows.clone()],
+                    indices: &block.indices[from..to],
+                    values: &block.values[from..to],
+                    start: (b == 0).then(|| &s.requant.offset[rows]),
+                    last: b + 1 == blocks,
+                };
+                add(&part, sums);
+            }
+        }
+        // A weight without columns has one block of nothing.
+        for (r0, sums) in tiles.zip(&mut sums).filter(|_| blocks == 0) {
+            let rows = r0..s.rows.1.min(r0 + TILE);
+            let (counts, start) = (&[0; TILE][..rows.len()], Some(&s.requant.offset[rows]));
+            let part =
+                Part { r0, panel: s.panel, stride, counts, indices: &[], values: &[], start, last: true };
+            add(&part, sums);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::strip_i8::testing::Case;
+    use crate::testing::{Aligned, for_each_impl};
+    use crate::weight::{sparse, sparse_starts};
+
+    fn check(tier: Tier, kernel: Kernel, case: &Case, block: usize, rows: (usize, usize)) {
+        let Case { m, k, n, .. } = *case;
+        let (counts, indices, values) = sparse(m, k, block, &case.w).expect("few enough non-zeros");
+        let starts = sparse_starts(m, k, block, &counts, &indices).unwrap();
+        let weight = SparseRows::new(m, k, block, &counts, &indices, &starts, &values).unwrap();
+        // An odd stride puts rows at every alignment.
+        let stride = NR + 1;
+        let mut panel = Aligned::<u8>::new(k * stride, 3);
+        for (to, from) in panel.chunks_mut(stride).zip(case.x.chunks(n)) {
+            to[..n].copy_from_slice(from);
+        }
+        // SAFETY: the tier was detected; the panel has NR columns, `strip` gives room for what a strip may touch.
+        let got = case.strip(weight, rows, (&panel, stride), |s| unsafe { kernel(s) });
+        assert_eq!(got, case.expected(rows), "{tier}: {m} x {k} x {n} in blocks of {block}, rows {rows:?}");
+    }
+
+    #[test]
+    fn equals_the_oracle_at_every_edge() {
+        for_each_impl(TABLE, |tier, kernel| {
+            let mut kind = 0;
+            for (m, zeros) in [(1, 0.9), (15, 0.5), (16, 0.95), (17, 0.9), (33, 0.7), (65, 0.9), (5, 1.0)] {
+                for k in [1, 3, 4, 5, 63, 65, 255, 300, 600] {
+                    for n in [1, 15, 16, 17, 31, 32, 33, 48, 49, 63, 64] {
+                        let block = [256, 128, 7][kind as usize % 3];
+                        check(tier, kernel, &Case::new((m, k, n), kind, zeros), block, (0, m));
+                        kind += 1;
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn equals_the_oracle_in_every_kind_of_output() {
+        for_each_impl(TABLE, |tier, kernel| {
+            for kind in 0..Case::KINDS {
+                check(tier, kernel, &Case::new((18, 37, NR), kind, 0.5), 256, (0, 18));
+                check(tier, kernel, &Case::new((17, 530, 21), kind, 0.5), 128, (0, 17));
+            }
+        });
+    }
+
+    #[test]
+    fn computes_the_rows_asked_for_and_no_other() {
+        for_each_impl(TABLE, |tier, kernel| {
+            for rows in [(0, 16), (16, 32), (16, 112), (32, 130), (128, 130), (16, 16)] {
+                check(tier, kernel, &Case::new((130, 300, 50), 4, 0.8), 256, rows);
+            }
+        });
+    }
+
+    #[test]
+    fn a_sum_of_nothing_is_the_bias() {
+        for_each_impl(TABLE, |tier, kernel| {
+            check(tier, kernel, &Case::new((17, 0, 20), 0, 0.0), 256, (0, 17));
+        });
+    }
+}

@@ -1,0 +1,196 @@
+//! The packed form: rows in lanes, a window of `x` a step.
+
+use crate::weight::{Bytes, Number, SparseRows, TILE, Values};
+
+/// A sparse matrix as a stream of *steps*, for kernels that put sixteen rows in the lanes.
+///
+/// A step names a *window* of consecutive columns; each lane either takes its row's next non-zero, if that lies in the
+/// window, or rests. The window starts at the least next column of the tile's rows (rounded down, so that a vector
+/// starts on a cache line where `x` does): the row that is behind always advances, the others run ahead as far as the
+/// window reaches, and no lane waits at the border of a block. Tiles are made of rows with like numbers of non-zeros,
+/// most first.
+#[derive(Debug)]
+pub struct Packed<T> {
+    m: usize,
+    k: usize,
+    nnz: usize,
+    window: usize,
+    /// Rows, in the order of the lanes of all tiles.
+    rows: Vec<u32>,
+    /// Where each tile's steps start, and one past the last.
+    starts: Vec<u32>,
+    /// First column of each step's window; the whole window lies in `0..k` unless `k` is less than a window.
+    firsts: Vec<u32>,
+    /// `[steps][16]`: column within the window, or [`REST`].
+    columns: Bytes,
+    /// `[steps][16]`: values, zero where a lane rests.
+    values: Values,
+    of: std::marker::PhantomData<T>,
+}
+
+/// What `columns` says of a lane that rests; no column is as high.
+pub(super) const REST: u8 = 0x80;
+
+/// Columns to which the start of a window is rounded down.
+const ROUND: usize = 16;
+
+impl<T: Number> Packed<T> {
+    /// Packs `weight` for windows of `window` columns, at most 128.
+    ///
+    /// # Panics
+    /// Where the steps do not fit in 32 bits; there are at most as many as non-zeros.
+    pub fn new(weight: &SparseRows<'_, T>, window: usize) -> Packed<T> {
+        assert!((ROUND..=usize::from(REST)).contains(&window), "a window of {window} columns");
+        let (m, k) = (weight.m(), weight.k());
+        let mut counts = vec![0usize; m];
+        for b in 0..weight.blocks() {
+            for (all, &count) in counts.iter_mut().zip(weight.at(b).counts) {
+                *all += usize::from(count);
+            }
+        }
+        let mut rows: Vec<u32> = (0..m as u32).collect();
+        rows.sort_by_key(|&r| std::cmp::Reverse(counts[r as usize]));
+
+        let (mut starts, mut firsts, mut columns, mut values) = (vec![0], vec![], vec![], vec![]);
+        let mut lanes: [Vec<(usize, T)>; TILE] = std::array::from_fn(|_| vec![]);
+        for tile in rows.chunks(TILE) {
+            for lane in &mut lanes {
+                lane.clear();
+            }
+            for (lane, &r) in lanes.iter_mut().zip(tile) {
+                non_zeros(weight, r as usize, lane);
+                // Taken from the end.
+                lane.reverse();
+            }
+            while let Some(behind) = lanes.iter().filter_map(|lane| Some(lane.last()?.0)).min() {
+                let first = (behind / ROUND * ROUND).min(k.saturating_sub(window));
+                firsts.push(first as u32);
+                for lane in &mut lanes {
+                    let next = lane.pop_if(|&mut (column, _)| column < first + window);
+                    let (column, value) =
+                        next.map_or((REST, T::default()), |(column, value)| ((column - first) as u8, value));
+                    columns.push(column);
+                    values.push(value);
+                }
+            }
+            starts.push(u32::try_from(firsts.len()).expect("fewer steps than non-zeros"));
+        }
+        Packed {
+            m,
+            k,
+            nnz: weight.nnz(),
+            window,
+            rows,
+            starts,
+            firsts,
+            columns: Bytes::copy(&columns),
+            values: Values::copy(&values),
+            of: std::marker::PhantomData,
+        }
+    }
+
+    /// Rows.
+    pub fn m(&self) -> usize {
+        self.m
+    }
+
+    /// Columns.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Non-zeros of the matrix.
+    pub fn nnz(&self) -> usize {
+        self.nnz
+    }
+
+    /// Columns of a window.
+    pub fn window(&self) -> usize {
+        self.window
+    }
+
+    /// Bytes it takes.
+    pub fn bytes(&self) -> usize {
+        4 * (self.rows.len() + self.starts.len() + self.firsts.len())
+            + self.columns.len()
+            + self.values.bytes().len()
+    }
+
+    /// The rows of a tile, lane by lane; the last tile may have fewer than sixteen.
+    pub(super) fn rows(&self, tile: usize) -> &[u32] {
+        &self.rows[tile * TILE..self.m.min((tile + 1) * TILE)]
+    }
+
+    /// The steps of a tile: for each its window's start, sixteen columns and sixteen values.
+    pub(super) fn steps(&self, tile: usize) -> (&[u32], &[[u8; TILE]], &[[T; TILE]]) {
+        let steps = self.starts[tile] as usize..self.starts[tile + 1] as usize;
+        (
+            &self.firsts[steps.clone()],
+            &self.columns.as_chunks().0[steps.clone()],
+            &self.values.of::<T>().as_chunks().0[steps],
+        )
+    }
+}
+
+/// Appends the non-zeros of row `r`, `(column, value)` in ascending order.
+fn non_zeros<T: Copy>(weight: &SparseRows<'_, T>, r: usize, to: &mut Vec<(usize, T)>) {
+    for b in 0..weight.blocks() {
+        let block = weight.at(b);
+        let before = &block.counts[r / TILE * TILE..r];
+        let start = block.starts[r / TILE] as usize + before.iter().map(|&c| usize::from(c)).sum::<usize>();
+        let range = start..start + usize::from(block.counts[r]);
+        let columns = block.indices[range.clone()].iter().map(|&i| block.k0 + usize::from(i));
+        to.extend(columns.zip(block.values[range].iter().copied()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Rng;
+    use crate::weight::Matrix;
+
+    #[test]
+    fn every_non_zero_is_in_one_step_of_its_row_in_order() {
+        let mut rng = Rng::new(4);
+        for (m, k, zeros) in [(1, 1, 0.0), (17, 63, 0.5), (40, 64, 0.9), (33, 700, 0.97), (16, 300, 1.0)] {
+            let dense = rng.sparse_floats(m * k, zeros);
+            let (counts, indices, values) = crate::weight::sparse(m, k, 255, &dense).unwrap();
+            let matrix =
+                Matrix::sparse((m, k, 1), 255, counts, indices, Values::copy(&values), None).unwrap();
+            for window in [16, 64, 128] {
+                let packed = Packed::new(&matrix.rows::<f32>(), window);
+                let mut back = vec![0.0; m * k];
+                let mut seen = vec![];
+                for tile in 0..m.div_ceil(TILE) {
+                    let (firsts, columns, values) = packed.steps(tile);
+                    seen.extend_from_slice(packed.rows(tile));
+                    for (lane, &r) in packed.rows(tile).iter().enumerate() {
+                        let mut last = None;
+                        for (i, &first) in firsts.iter().enumerate() {
+                            if columns[i][lane] == REST {
+                                assert_eq!(values[i][lane], 0.0);
+                                continue;
+                            }
+                            assert!(usize::from(columns[i][lane]) < window);
+                            let column = first as usize + usize::from(columns[i][lane]);
+                            assert!(last < Some(column), "ascending");
+                            last = Some(column);
+                            back[r as usize * k + column] = values[i][lane];
+                        }
+                    }
+                    for &first in firsts {
+                        assert!(first == 0 || first as usize + window <= k, "a window within the columns");
+                    }
+                    for columns in columns {
+                        let resting = &columns[packed.rows(tile).len()..];
+                        assert!(resting.iter().all(|&c| c == REST), "lanes beyond the last row rest");
+                    }
+                }
+                seen.sort_unstable();
+                assert!(seen.into_iter().eq(0..m as u32), "every row once");
+                assert_eq!(back, dense);
+            }
+        }
+    }
+}

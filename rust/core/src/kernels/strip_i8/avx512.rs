@@ -1,0 +1,82 @@
+//! The arithmetic of a finished sum in AVX-512: what [`super::store_rows`] does, for a whole strip in uint8.
+//!
+//! Where the depth is small this is a good part of a kernel's time. `vcvtps2dq` rounds half to even, and packing four
+//! registers at a time takes a quarter of the instructions that narrowing each would.
+
+#![allow(unsafe_code, reason = "vector loads and stores through pointers")]
+
+#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
+use std::arch::x86_64::*;
+
+use super::{LANES, NR, Output, StripI8, store_rows};
+
+/// Whether [`store_bytes`] may store the strip.
+pub(in crate::kernels) fn is_whole<W>(s: &StripI8<'_, W>) -> bool {
+    s.vectors() * LANES == NR && matches!(s.requant.output, Output::U8 { .. })
+}
+
+/// Stores the sums of row `r` as bytes. Lane `l` of `sums[i]` holds columns `16 i + 4 l ..` if they are `IN_ORDER`; if not,
+/// columns `16 l + 4 i ..`, where unpacking rows of bytes within lanes had put them, and packing puts them back.
+///
+/// # Safety
+/// As [`store_rows`]; the strip [`is_whole`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+#[inline]
+pub(in crate::kernels) unsafe fn store_bytes<const IN_ORDER: bool, W>(
+    s: &StripI8<'_, W>,
+    r: usize,
+    sums: [__m512i; 4],
+) {
+    // Exchanges the two orders: four registers of four lanes, transposed.
+    let transposed = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    let order = |bytes| if IN_ORDER { _mm512_permutexvar_epi32(transposed, bytes) } else { bytes };
+    let Output::U8 { zero_point, lo, hi } = s.requant.output else { unreachable!("the output is uint8") };
+    let (scale, bias) = (_mm512_set1_ps(s.requant.scale[r]), _mm512_set1_ps(s.requant.bias[r]));
+    let mut y = sums.map(|sum| _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale), bias));
+    if let Some(residual) = s.requant.residual {
+        let scale = _mm512_set1_ps(residual.scale);
+        let zero_point = _mm512_set1_epi32(residual.zero_point.into());
+        // SAFETY: the strip has the row and these columns.
+        let q = order(unsafe { _mm512_loadu_si512(s.residual.add(r * s.residual_stride).cast()) });
+        let zero = _mm512_setzero_si512();
+        let (low, high) = (_mm512_unpacklo_epi8(q, zero), _mm512_unpackhi_epi8(q, zero));
+        let q = [
+            _mm512_unpacklo_epi16(low, zero),
+            _mm512_unpackhi_epi16(low, zero),
+            _mm512_unpacklo_epi16(high, zero),
+            _mm512_unpackhi_epi16(high, zero),
+        ];
+        for (y, q) in y.iter_mut().zip(q) {
+            let addend = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(q, zero_point)), scale);
+            *y = _mm512_add_ps(*y, addend);
+        }
+    }
+    let bound = |q: u8| _mm512_set1_ps((i32::from(q) - i32::from(zero_point)) as f32);
+    // In this order of operands a NaN becomes the lower bound.
+    let q = y.map(|y| _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(y, bound(lo)), bound(hi))));
+    let zero_point = _mm512_set1_epi16(zero_point.into());
+    let [low, high] =
+        [[q[0], q[1]], [q[2], q[3]]].map(|[a, b]| _mm512_add_epi16(_mm512_packs_epi32(a, b), zero_point));
+    // SAFETY: the strip has the row and these columns.
+    unsafe { _mm512_storeu_si512(s.out.add(r * s.out_stride).cast(), order(_mm512_packus_epi16(low, high))) };
+}
+
+/// [`store_rows`], by way of [`store_bytes`] where it serves.
+///
+/// # Safety
+/// As [`store_rows`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+#[inline]
+pub(in crate::kernels) unsafe fn store_sums<W>(s: &StripI8<'_, W>, r0: usize, sums: &[[i32; NR]]) {
+    if !is_whole(s) {
+        // SAFETY: the caller's.
+        return unsafe { store_rows(s, r0, sums) };
+    }
+    for (i, row) in sums.iter().enumerate() {
+        // SAFETY: a row of sums is four registers; the rest is the caller's.
+        unsafe {
+            let sums = std::array::from_fn(|i| _mm512_loadu_si512(row.as_ptr().add(i * LANES).cast()));
+            store_bytes::<true, W>(s, r0 + i, sums);
+        }
+    }
+}

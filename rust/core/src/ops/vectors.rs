@@ -1,0 +1,273 @@
+//! Weights times a few vectors: what `linear` does with a batch of one to eight.
+//!
+//! There are too few columns for the lanes, so rows of the weight lie there, and the weight is read once, at the speed of
+//! memory. The two factors of a low-rank weight are one step: the vector between lives in scratch.
+
+#![allow(unsafe_code, reason = "parts of one output are written by several threads")]
+
+use super::Frame;
+use super::frame::Shared;
+use crate::error::Result;
+use crate::isa::Tier;
+use crate::kernels::spmv_f32::{self, Call, Kernel, Packed};
+use crate::kernels::strip::{Epilogue, TILE};
+use crate::kernels::{Impl, gemv_f32, pick};
+use crate::pool::split;
+use crate::tensor::DType;
+use crate::weight::{Matrix, Number, Structure};
+use half::f16;
+use std::sync::Arc;
+
+/// The most vectors.
+pub(super) const MOST: usize = 8;
+
+/// Bytes of a weight below which a second thread costs more than it saves.
+const PART: usize = 256 * 1024;
+
+/// How a factor is computed.
+enum Form {
+    DenseF32(gemv_f32::Run<f32>),
+    DenseF16(gemv_f32::Run<f16>),
+    SparseF32(Sparse<f32>),
+    SparseF16(Sparse<f16>),
+    SparseI8(Sparse<i8>),
+}
+
+/// A sparse factor: as stored, or packed.
+enum Sparse<T> {
+    Rows(spmv_f32::RunRows<T>),
+    Packed(spmv_f32::RunPacked<T>, Arc<Packed<T>>),
+}
+
+struct Factor {
+    matrix: Arc<Matrix>,
+    form: Form,
+    name: String,
+    /// Bytes a call reads.
+    bytes: usize,
+    /// Ranges of its tiles of rows for the threads.
+    parts: Vec<(usize, usize)>,
+}
+
+fn sparse<T: Number>(
+    matrix: &Arc<Matrix>,
+    table: &[Impl<Kernel<T>>],
+    tier: Tier,
+    name: &'static str,
+) -> Result<(Tier, Sparse<T>, usize)> {
+    let (tier, kernel) = pick(table, tier);
+    Ok(match kernel {
+        Kernel::Rows(run) => (tier, Sparse::Rows(run), matrix.bytes()),
+        Kernel::Packed { window, run } => {
+            let packed = matrix.form(name, |matrix| {
+                let packed = Packed::new(&matrix.rows::<T>(), window);
+                let bytes = packed.bytes();
+                Ok((packed, bytes))
+            })?;
+            let bytes = packed.bytes();
+            (tier, Sparse::Packed(run, packed), bytes)
+        }
+    })
+}
+
+impl Factor {
+    /// Of a matrix that has kernels for vectors: dense int8 has none.
+    fn new(matrix: &Arc<Matrix>, tier: Tier, threads: usize) -> Result<Option<Factor>> {
+        let dense = matches!(matrix.structure(), Structure::Dense(_));
+        let (family, tier, form, bytes) = match (dense, matrix.dtype()) {
+            (true, DType::Float32) => {
+                let (tier, run) = pick(gemv_f32::TABLE_F32, tier);
+                ("gemv_f32", tier, Form::DenseF32(run), matrix.bytes())
+            }
+            (true, DType::Float16) => {
+                let (tier, run) = pick(gemv_f32::TABLE_F16, tier);
+                ("gemv_f32", tier, Form::DenseF16(run), matrix.bytes())
+            }
+            (true, _) => return Ok(None),
+            (false, DType::Float16) => {
+                let (tier, form, bytes) = sparse(matrix, spmv_f32::TABLE_F16, tier, "spmv_f32")?;
+                ("spmv_f32", tier, Form::SparseF16(form), bytes)
+            }
+            (false, DType::Int8) => {
+                let (tier, form, bytes) = sparse(matrix, spmv_f32::TABLE_I8, tier, "spmv_f32")?;
+                ("spmv_f32", tier, Form::SparseI8(form), bytes)
+            }
+            (false, _) => {
+                let (tier, form, bytes) = sparse(matrix, spmv_f32::TABLE_F32, tier, "spmv_f32")?;
+                ("spmv_f32", tier, Form::SparseF32(form), bytes)
+            }
+        };
+        // A few parts a thread, so that one that is late does not keep the others waiting.
+        let parts = if threads == 1 { 1 } else { (bytes / PART).min(4 * threads) };
+        let parts = split(matrix.m().div_ceil(TILE), parts, 1);
+        Ok(Some(Factor { matrix: Arc::clone(matrix), form, name: format!("{family}/{tier}"), bytes, parts }))
+    }
+
+    /// Computes the product of all vectors.
+    fn run(
+        &self,
+        frame: &Frame<'_>,
+        n: usize,
+        x: Shared<f32>,
+        out: Shared<f32>,
+        residual: Shared<f32>,
+        epilogue: Epilogue<'_>,
+    ) {
+        let (m, k) = (self.matrix.m(), self.matrix.k());
+        let epilogue = Epilogue { scale: self.matrix.scales(), ..epilogue };
+        frame.pool.run(self.parts.len(), &|item, _| {
+            let tiles = self.parts[item];
+            let rows = (tiles.0 * TILE, (tiles.1 * TILE).min(m));
+            let (x, out, residual) = (x.get().cast_const(), out.get(), residual.get().cast_const());
+            // SAFETY: `pick` found the tier's token; `x`, `out` and `residual` are `n` vectors of `k` and `m` elements; scale and
+            // bias have `m`; each part has tiles of its own.
+            unsafe {
+                match &self.form {
+                    Form::DenseF32(run) => {
+                        let weight = self.matrix.tiles(0);
+                        run(&gemv_f32::Gemv {
+                            weight,
+                            rows,
+                            x,
+                            x_stride: k,
+                            n,
+                            out,
+                            out_stride: m,
+                            residual,
+                            epilogue,
+                        });
+                    }
+                    Form::DenseF16(run) => {
+                        let weight = self.matrix.tiles(0);
+                        run(&gemv_f32::Gemv {
+                            weight,
+                            rows,
+                            x,
+                            x_stride: k,
+                            n,
+                            out,
+                            out_stride: m,
+                            residual,
+                            epilogue,
+                        });
+                    }
+                    Form::SparseF32(form) => self.sparse(form, (tiles, n, x, out, residual), epilogue),
+                    Form::SparseF16(form) => self.sparse(form, (tiles, n, x, out, residual), epilogue),
+                    Form::SparseI8(form) => self.sparse(form, (tiles, n, x, out, residual), epilogue),
+                }
+            }
+        });
+    }
+
+    /// # Safety
+    /// What [`Kernel`] asks.
+    unsafe fn sparse<T: Number>(
+        &self,
+        form: &Sparse<T>,
+        (tiles, n, x, out, residual): ((usize, usize), usize, *const f32, *mut f32, *const f32),
+        epilogue: Epilogue<'_>,
+    ) {
+        let (x_stride, out_stride) = (self.matrix.k(), self.matrix.m());
+        match form {
+            Sparse::Rows(run) => {
+                let weight = self.matrix.rows::<T>();
+                // SAFETY: the caller's.
+                unsafe { run(&Call { weight, tiles, n, x, x_stride, out, out_stride, residual, epilogue }) };
+            }
+            Sparse::Packed(run, packed) => {
+                let weight = &**packed;
+                // SAFETY: the caller's.
+                unsafe { run(&Call { weight, tiles, n, x, x_stride, out, out_stride, residual, epilogue }) };
+            }
+        }
+    }
+}
+
+/// A weight ready for `n` vectors.
+pub(super) struct Vectors {
+    /// One factor, or the right and the left one of a low-rank weight.
+    factors: Vec<Factor>,
+    n: usize,
+}
+
+impl Vectors {
+    /// Of a weight and number of vectors for which there are kernels.
+    pub(super) fn new(matrix: &Arc<Matrix>, n: usize, tier: Tier, threads: usize) -> Result<Option<Vectors>> {
+        if !(1..=MOST).contains(&n) {
+            return Ok(None);
+        }
+        let parts = match matrix.structure() {
+            Structure::LowRank { u, v } => vec![v, u],
+            _ => vec![matrix],
+        };
+        let factors = parts
+            .into_iter()
+            .map(|part| Factor::new(part, tier, threads))
+            .collect::<Result<Option<Vec<_>>>>()?;
+        Ok(factors.map(|factors| Vectors { factors, n }))
+    }
+
+    /// The kernels' names.
+    pub(super) fn name(&self) -> String {
+        match &*self.factors {
+            [only] => only.name.clone(),
+            factors => format!(
+                "low_rank({})",
+                factors.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", ")
+            ),
+        }
+    }
+
+    /// Why these kernels, where there was a choice.
+    pub(super) fn reason(&self) -> String {
+        let sparse =
+            self.factors.iter().find(|factor| matches!(factor.matrix.structure(), Structure::Sparse(_)));
+        sparse.map_or_else(String::new, |factor| {
+            let all = factor.matrix.m() * factor.matrix.k();
+            let zeros = 100.0 * (1.0 - factor.matrix.nnz() as f64 / all.max(1) as f64);
+            format!("{zeros:.0} % zeros: sparse, so that {} bytes are read for {} numbers", factor.bytes, all)
+        })
+    }
+
+    /// Multiplications and additions.
+    pub(super) fn flops(&self) -> f64 {
+        let stored = |factor: &Factor| match factor.matrix.structure() {
+            Structure::Sparse(_) => factor.matrix.nnz(),
+            _ => factor.matrix.m() * factor.matrix.k(),
+        };
+        2.0 * (self.n * self.factors.iter().map(stored).sum::<usize>()) as f64
+    }
+
+    /// Bytes of weights that are read.
+    pub(super) fn bytes(&self) -> usize {
+        self.factors.iter().map(|factor| factor.bytes).sum()
+    }
+
+    /// Floats of scratch.
+    pub(super) fn scratch(&self) -> usize {
+        if self.factors.len() == 2 { self.n * self.factors[0].matrix.m() } else { 0 }
+    }
+
+    /// Computes `out = clamp(W x + bias + residual)`; operand 0 of the frame is `x`, output 0 is `out`.
+    pub(super) fn run(
+        &self,
+        frame: &Frame<'_>,
+        bias: Option<&[f32]>,
+        residual: Option<&[f32]>,
+        clamp: [f32; 2],
+    ) {
+        let x = Shared(frame.input::<f32>(0).as_ptr().cast_mut());
+        let out = Shared(frame.output_ptr::<f32>(0));
+        let residual = Shared(residual.map_or(std::ptr::null_mut(), |residual| residual.as_ptr().cast_mut()));
+        let epilogue = Epilogue { scale: None, bias, clamp };
+        match &*self.factors {
+            [only] => only.run(frame, self.n, x, out, residual, epilogue),
+            [v, u] => {
+                let between = Shared(frame.scratch_ptr::<f32>(0));
+                v.run(frame, self.n, x, between, Shared(std::ptr::null_mut()), Epilogue::NONE);
+                u.run(frame, self.n, between, out, residual, epilogue);
+            }
+            _ => unreachable!("a weight has one factor or two"),
+        }
+    }
+}
