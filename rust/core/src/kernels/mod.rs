@@ -14,6 +14,7 @@ pub mod gemv_f32;
 pub mod gemv_i8;
 pub mod map;
 pub mod pack;
+pub mod pool;
 pub mod quantize;
 pub mod reduce;
 pub mod relayout;

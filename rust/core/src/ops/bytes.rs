@@ -54,7 +54,14 @@ impl Operator for Quantize {
 
     fn infer(&self, args: &Args<'_>) -> Result<Vec<Meta>> {
         let x = typed(args, 0, DType::Float32)?;
-        ensure!(self.scale > 0.0 && self.lo <= self.hi, Graph, "scale {} within {}..={}", self.scale, self.lo, self.hi);
+        ensure!(
+            self.scale > 0.0 && self.lo <= self.hi,
+            Graph,
+            "scale {} within {}..={}",
+            self.scale,
+            self.lo,
+            self.hi
+        );
         Ok(vec![Meta::new(DType::UInt8, x.shape)])
     }
 

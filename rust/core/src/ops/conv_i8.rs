@@ -10,9 +10,10 @@ use crate::error::{Result, ensure};
 use crate::kernels::pack::{self, Fill, LANES_U8, Taps};
 use crate::kernels::strip_i8::{LANES, NR, StripI8};
 use crate::kernels::window::Window2;
-use crate::kernels::{depthwise_i8, gemm_i8, pick};
+use crate::isa::Tier;
+use crate::kernels::{depthwise_i8, gemm_i8, pick, spmm_i8};
 use crate::tensor::{DType, Meta, Planes};
-use crate::weight::{Matrix, Plain, QUAD, Structure};
+use crate::weight::{Plain, QUAD, Structure};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -137,23 +138,24 @@ impl ConvI8 {
         let taps = window.kernel()[0] * window.kernel()[1];
         let stored = integer::matrix(&site.args)?;
         let epilogue = self.quantized.epilogue(site, &integer::row_sums(stored))?;
-        let matrix = match stored.structure() {
-            Structure::Dense(_) => Arc::clone(stored),
-            _ => stored.form("dense", |stored| {
-                let dense = Matrix::dense((stored.m(), stored.k(), groups), &stored.to_rows::<i8>(), None)?;
-                let bytes = dense.bytes();
-                Ok((dense, bytes))
-            })?,
+        let form = match stored.structure() {
+            Structure::Dense(_) => Form::Dense(pick(gemm_i8::TABLE, site.tier)),
+            _ => Form::Sparse(pick(spmm_i8::TABLE, site.tier)),
         };
-        let (tier, kernel) = pick(gemm_i8::TABLE, site.tier);
+        let matrix = Arc::clone(stored);
         let (_, fill) = pick(pack::TABLE_U8, site.tier);
         let direct = self.geometry.is_pointwise();
         let zero_point = self.quantized.x_zero_point;
         let size = out.dtype.size();
-        let panel_len = matrix.k().next_multiple_of(QUAD) * NR;
+        // A dense kernel reads its own panel, made of a few channels' rows at a time; a sparse one the rows themselves.
+        let channels_at_once = if matches!(form, Form::Dense(_)) { CHANNELS.min(depth) } else { depth };
+        let panel_len = if matches!(form, Form::Dense(_)) { matrix.k().next_multiple_of(QUAD) * NR } else { 0 };
+        // Rows are read over whole strips by a sparse kernel, which the end of the last plane may not have.
+        let in_place = direct && (matches!(form, Form::Dense(_)) || from.pitch.is_multiple_of(NR));
         let (strips, rows) = super::product::cut(to.plane, to.n * groups, m, NR, site.threads, true);
-        let (flops, bytes) = (2.0 * (matrix.m() * matrix.k() * to.n * to.plane) as f64, matrix.bytes());
-        let mut step = Step::new(format!("gemm_i8/{tier}"), move |frame: &Frame<'_>| {
+        let stored_values = if let Form::Sparse(_) = form { matrix.nnz() } else { matrix.m() * matrix.k() };
+        let (flops, bytes) = (2.0 * (stored_values * to.n * to.plane) as f64, matrix.bytes());
+        let mut step = Step::new(form.name(), move |frame: &Frame<'_>| {
             let x = Shared(frame.input::<u8>(0).as_ptr().cast_mut());
             let residual = epilogue.residual.map(|_| Shared(frame.input::<u8>(4).as_ptr().cast_mut()));
             let out = Shared(frame.output_ptr::<u8>(0));
@@ -167,16 +169,13 @@ impl ConvI8 {
                 let panel = frame.scratch_ptr::<u8>(worker);
                 let plain = panel.wrapping_add(panel_len);
                 let mut found = Taps::default();
-                if !direct {
+                if !in_place {
                     found.find(&window, (p0, n), LANES_U8);
                 }
-                for c0 in (0..depth).step_by(CHANNELS) {
-                    let channels = CHANNELS.min(depth - c0);
+                for c0 in (0..depth).step_by(channels_at_once.max(1)) {
+                    let channels = channels_at_once.min(depth - c0);
                     let first = planes.wrapping_add(c0 * from.pitch);
-                    let mut pointers = Vec::with_capacity(channels * taps);
-                    if direct {
-                        pointers.extend((0..channels).map(|c| first.wrapping_add(c * from.pitch + p0).cast_const()));
-                    } else {
+                    if !in_place {
                         for tap in 0..taps {
                             let call = Fill {
                                 taps: &found,
@@ -192,18 +191,24 @@ impl ConvI8 {
                             // for each of their taps.
                             unsafe { fill(&call) };
                         }
-                        pointers.extend((0..channels * taps).map(|r| plain.wrapping_add(r * NR).cast_const()));
                     }
-                    // SAFETY: rows are whole vectors of columns; `c0 * taps` is a multiple of four, and the panel has room for
-                    // all groups of the depth.
-                    unsafe { (kernel.pack)(&pointers, n, panel.wrapping_add(c0 * taps * NR), NR) };
+                    if let Form::Dense((_, kernel)) = &form {
+                        let (base, apart, rows) =
+                            if in_place { (first.wrapping_add(p0), from.pitch, channels) } else { (plain, NR, channels * taps) };
+                        let rows: Vec<*const u8> = (0..rows).map(|r| base.wrapping_add(r * apart).cast_const()).collect();
+                        // SAFETY: rows are whole vectors of columns; `c0 * taps` is a multiple of four, and the panel has room
+                        // for all groups of the depth.
+                        unsafe { (kernel.pack)(&rows, n, panel.wrapping_add(c0 * taps * NR), NR) };
+                    }
                 }
                 let channel = image * to.channels + group * m;
+                let sparse_panel = if in_place { (planes.wrapping_add(p0), from.pitch) } else { (plain, NR) };
+                let (source, stride) = if let Form::Dense(_) = form { (panel, NR) } else { sparse_panel };
                 let call = StripI8 {
-                    weight: matrix.tiles_i8(group),
+                    weight: (),
                     rows: rows[part],
-                    panel: panel.cast_const(),
-                    panel_stride: NR,
+                    panel: source.cast_const(),
+                    panel_stride: stride,
                     n,
                     out: out.get().wrapping_add((channel * to.pitch + p0) * size),
                     out_stride: to.pitch,
@@ -213,15 +218,52 @@ impl ConvI8 {
                     requant: epilogue.rows(group * m, m),
                 };
                 // SAFETY: as above; the output's rows are whole vectors, and no other item has these columns of these rows.
-                unsafe { (kernel.run)(&call) };
+                unsafe {
+                    match &form {
+                        Form::Dense((_, kernel)) => (kernel.run)(&with(&call, matrix.tiles_i8(group))),
+                        // Sparse rows of all groups are one matrix: rows count through, pointers count from its row 0.
+                        Form::Sparse((_, kernel)) => {
+                            let base = group * m;
+                            let mut whole = with(&call, matrix.rows());
+                            whole.rows = (call.rows.0 + base, call.rows.1 + base);
+                            whole.out = call.out.wrapping_sub(base * to.pitch * size);
+                            if !call.residual.is_null() {
+                                whole.residual = call.residual.wrapping_sub(base * residual_pitch);
+                            }
+                            whole.requant = epilogue.rows(0, to.channels);
+                            kernel(&whole);
+                        }
+                    }
+                }
             });
         });
-        step.scratch = panel_len + CHANNELS * taps * NR;
+        step.scratch = panel_len + if in_place { 0 } else { channels_at_once * taps * NR };
         step.flops = flops;
         step.weight_bytes = bytes;
         debug_assert!(to.pitch.is_multiple_of(LANES));
         Ok(step.into())
     }
+}
+
+/// The kernel of a weight's form.
+enum Form {
+    Dense((Tier, gemm_i8::Kernel)),
+    Sparse((Tier, spmm_i8::Kernel)),
+}
+
+impl Form {
+    fn name(&self) -> String {
+        match self {
+            Form::Dense((tier, _)) => format!("gemm_i8/{tier}"),
+            Form::Sparse((tier, _)) => format!("spmm_i8/{tier}"),
+        }
+    }
+}
+
+/// The call with a weight.
+fn with<'a, W>(call: &StripI8<'a, ()>, weight: W) -> StripI8<'a, W> {
+    let StripI8 { rows, panel, panel_stride, n, out, out_stride, residual, residual_stride, requant, .. } = *call;
+    StripI8 { weight, rows, panel, panel_stride, n, out, out_stride, residual, residual_stride, requant }
 }
 
 /// Bytes from one plane of the residual to the next.

@@ -22,6 +22,7 @@ mod linear;
 mod linear_i8;
 mod map;
 mod normalize;
+mod pool;
 mod product;
 mod reduce;
 pub mod relayout;
@@ -302,6 +303,12 @@ ops! {
     "lookup_i8" => bytes::LookupI8,
     /// The sum of two arrays of bytes.
     "add_i8" => bytes::AddI8,
+    /// The greatest or the mean of windows.
+    "pool" => pool::Pool,
+    /// The same over a given number of windows.
+    "adaptive_pool" => pool::AdaptivePool,
+    /// The mean of bytes over axes.
+    "mean_i8" => pool::MeanI8,
     /// Sums, extremes and the like over axes.
     "reduce" => reduce::ReduceOp,
     /// What sums to one along an axis.

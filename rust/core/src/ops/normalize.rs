@@ -6,9 +6,9 @@ use super::frame::Shared;
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::{Result, ensure};
 use crate::kernels::map::{self, Map};
+use crate::kernels::pick;
 use crate::kernels::reduce::norm::{self, Group, Norm};
 use crate::kernels::reduce::{Dims, softmax};
-use crate::kernels::pick;
 use crate::tensor::{DType, Meta, Planes};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -214,7 +214,8 @@ impl Operator for Affine {
             frame.pool.run(count.div_ceil(group), &|item, _| {
                 for plane in item * group..((item + 1) * group).min(count) {
                     let channel = plane % planes.channels;
-                    let function = Map::Affine { mul: scale.of::<f32>()[channel], add: shift.of::<f32>()[channel] };
+                    let function =
+                        Map::Affine { mul: scale.of::<f32>()[channel], add: shift.of::<f32>()[channel] };
                     let at = plane * planes.pitch;
                     // SAFETY: both hold the planes a pitch apart and are the same or apart; each is one item's.
                     unsafe { kernel(function, x.get().add(at), out.get().add(at), planes.plane) };

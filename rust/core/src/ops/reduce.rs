@@ -76,7 +76,12 @@ impl Operator for ReduceOp {
         let x = args.meta(0)?;
         let integer = x.dtype == DType::Int64
             && matches!(self.function, Reduce::Sum | Reduce::Prod | Reduce::Max | Reduce::Min);
-        ensure!(x.dtype == DType::Float32 || integer, Graph, "input {x}: {:?} is computed in float32", self.function);
+        ensure!(
+            x.dtype == DType::Float32 || integer,
+            Graph,
+            "input {x}: {:?} is computed in float32",
+            self.function
+        );
         let shape = reduced(x, &self.axes, self.keepdim)?;
         Ok(vec![Meta::new(x.dtype, shape)])
     }
@@ -97,7 +102,9 @@ impl Operator for ReduceOp {
             let plane = Plane::of(&x.shape, &self.axes);
             return Ok(Step::new("reduce/scalar", move |frame: &Frame<'_>| {
                 let out = frame.output::<i64>(0);
-                plane.see(transpose, frame.input::<i64>(0), |dims, x| reduce::reduce_i64(function, dims, x, out));
+                plane.see(transpose, frame.input::<i64>(0), |dims, x| {
+                    reduce::reduce_i64(function, dims, x, out)
+                });
             })
             .into());
         }

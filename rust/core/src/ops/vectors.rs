@@ -5,8 +5,8 @@
 
 #![allow(unsafe_code, reason = "parts of one output are written by several threads")]
 
-use super::frame::Shared;
 use super::Frame;
+use super::frame::Shared;
 use crate::error::Result;
 use crate::isa::Tier;
 use crate::kernels::spmv_f32::{self, Call, Kernel, Packed};
@@ -104,7 +104,15 @@ impl Factor {
     }
 
     /// Computes the product of all vectors.
-    fn run(&self, frame: &Frame<'_>, n: usize, x: Shared<f32>, out: Shared<f32>, residual: Shared<f32>, epilogue: Epilogue<'_>) {
+    fn run(
+        &self,
+        frame: &Frame<'_>,
+        n: usize,
+        x: Shared<f32>,
+        out: Shared<f32>,
+        residual: Shared<f32>,
+        epilogue: Epilogue<'_>,
+    ) {
         let (m, k) = (self.matrix.m(), self.matrix.k());
         let epilogue = Epilogue { scale: self.matrix.scales(), ..epilogue };
         frame.pool.run(self.parts.len(), &|item, _| {
@@ -117,11 +125,31 @@ impl Factor {
                 match &self.form {
                     Form::DenseF32(run) => {
                         let weight = self.matrix.tiles(0);
-                        run(&gemv_f32::Gemv { weight, rows, x, x_stride: k, n, out, out_stride: m, residual, epilogue });
+                        run(&gemv_f32::Gemv {
+                            weight,
+                            rows,
+                            x,
+                            x_stride: k,
+                            n,
+                            out,
+                            out_stride: m,
+                            residual,
+                            epilogue,
+                        });
                     }
                     Form::DenseF16(run) => {
                         let weight = self.matrix.tiles(0);
-                        run(&gemv_f32::Gemv { weight, rows, x, x_stride: k, n, out, out_stride: m, residual, epilogue });
+                        run(&gemv_f32::Gemv {
+                            weight,
+                            rows,
+                            x,
+                            x_stride: k,
+                            n,
+                            out,
+                            out_stride: m,
+                            residual,
+                            epilogue,
+                        });
                     }
                     Form::SparseF32(form) => self.sparse(form, (tiles, n, x, out, residual), epilogue),
                     Form::SparseF16(form) => self.sparse(form, (tiles, n, x, out, residual), epilogue),
@@ -172,7 +200,10 @@ impl Vectors {
             Structure::LowRank { u, v } => vec![v, u],
             _ => vec![matrix],
         };
-        let factors = parts.into_iter().map(|part| Factor::new(part, tier, threads)).collect::<Result<Option<Vec<_>>>>()?;
+        let factors = parts
+            .into_iter()
+            .map(|part| Factor::new(part, tier, threads))
+            .collect::<Result<Option<Vec<_>>>>()?;
         Ok(factors.map(|factors| Vectors { factors, n }))
     }
 
@@ -180,8 +211,22 @@ impl Vectors {
     pub(super) fn name(&self) -> String {
         match &*self.factors {
             [only] => only.name.clone(),
-            factors => format!("low_rank({})", factors.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", ")),
+            factors => format!(
+                "low_rank({})",
+                factors.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", ")
+            ),
         }
+    }
+
+    /// Why these kernels, where there was a choice.
+    pub(super) fn reason(&self) -> String {
+        let sparse =
+            self.factors.iter().find(|factor| matches!(factor.matrix.structure(), Structure::Sparse(_)));
+        sparse.map_or_else(String::new, |factor| {
+            let all = factor.matrix.m() * factor.matrix.k();
+            let zeros = 100.0 * (1.0 - factor.matrix.nnz() as f64 / all.max(1) as f64);
+            format!("{zeros:.0} % zeros: sparse, so that {} bytes are read for {} numbers", factor.bytes, all)
+        })
     }
 
     /// Multiplications and additions.
@@ -204,7 +249,13 @@ impl Vectors {
     }
 
     /// Computes `out = clamp(W x + bias + residual)`; operand 0 of the frame is `x`, output 0 is `out`.
-    pub(super) fn run(&self, frame: &Frame<'_>, bias: Option<&[f32]>, residual: Option<&[f32]>, clamp: [f32; 2]) {
+    pub(super) fn run(
+        &self,
+        frame: &Frame<'_>,
+        bias: Option<&[f32]>,
+        residual: Option<&[f32]>,
+        clamp: [f32; 2],
+    ) {
         let x = Shared(frame.input::<f32>(0).as_ptr().cast_mut());
         let out = Shared(frame.output_ptr::<f32>(0));
         let residual = Shared(residual.map_or(std::ptr::null_mut(), |residual| residual.as_ptr().cast_mut()));
