@@ -211,6 +211,7 @@ add("pools of sequences", lambda x: (F.max_pool1d(x, 3, 2), F.avg_pool1d(x, 3, 2
 add("pool of one image", lambda x: F.max_pool2d(x, 2), lambda n: torch.randn(3, 8, 8), batches=(1,))
 add("adaptive avg pool", part(nn.AdaptiveAvgPool2d, (3, 4)), (3, 11, 10))
 add("global avg pool", part(nn.AdaptiveAvgPool2d, 1), (3, 11, 10))
+add("global max pool", part(nn.AdaptiveMaxPool2d, 1), (3, 11, 10))
 add("adaptive max pool", part(nn.AdaptiveMaxPool2d, (3, None)), (3, 11, 10))
 add("adaptive pools of sequences", lambda x: (F.adaptive_avg_pool1d(x, 4), F.adaptive_max_pool1d(x, 4)), (3, 11))
 
