@@ -9,7 +9,6 @@ use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::{Result, ensure};
 use crate::kernels::pack::{self, Fill, LANES_U8, Taps};
 use crate::kernels::strip_i8::{LANES, NR, StripI8};
-use crate::kernels::window::Window2;
 use crate::isa::Tier;
 use crate::kernels::{depthwise_i8, gemm_i8, pick, spmm_i8};
 use crate::tensor::{DType, Meta, Planes};
@@ -89,32 +88,30 @@ impl ConvI8 {
             weight.of::<i8>().chunks_exact(taps).map(|filter| filter.iter().map(|&w| i32::from(w)).sum()).collect();
         let epilogue = self.quantized.epilogue(site, &sums)?;
         let (tier, kernel) = pick(depthwise_i8::TABLE, site.tier);
-        let runs = Runs::new(from.channels, to.channels, to.pitch);
         let zero_point = self.quantized.x_zero_point;
         let size = out.dtype.size();
         let (flops, weight_bytes) = (2.0 * (to.n * to.channels * to.plane * taps) as f64, weight.bytes.len());
+        let runs = Runs::new(from.channels, to.channels, to.pitch);
         let mut step = Step::new(format!("depthwise_i8/{tier}"), move |frame: &Frame<'_>| {
             let (x, weights) = (frame.input::<u8>(0), weight.of::<i8>());
-            let residual = epilogue.residual.map_or(&[][..], |_| frame.input::<u8>(4));
+            let residual = epilogue.residual.map(|_| frame.input::<u8>(4));
             let out = Shared(frame.output_ptr::<u8>(0));
             frame.pool.run(to.n * runs.count(), &|item, _| {
                 let (image, run) = (item / runs.count(), runs.at(item % runs.count()));
-                let source = (image * from.channels + run.source) * from.pitch;
                 let (start, end) = (image * to.channels + run.first, image * to.channels + run.last);
                 let call = depthwise_i8::Channels {
                     window: &window,
-                    x: &x[source..],
+                    x: &x[(image * from.channels + run.source) * from.pitch..],
                     x_pitch: if run.same { 0 } else { from.pitch },
                     x_zero_point: zero_point,
                     weights: &weights[run.first * taps..run.last * taps],
                     requant: epilogue.rows(run.first, run.last - run.first),
-                    residual: residual.get(start * residual_pitch..).unwrap_or_default(),
+                    residual: residual.map_or(&[], |residual| &residual[start * residual_pitch..]),
                     residual_pitch,
                     out_pitch: to.pitch,
                 };
                 // SAFETY: the output holds that many planes a pitch apart; each run is one item's.
-                let out = unsafe { out.part(start * to.pitch * size, end * to.pitch * size) };
-                kernel(&call, out);
+                kernel(&call, unsafe { out.part(start * to.pitch * size, end * to.pitch * size) });
             });
         });
         step.flops = flops;

@@ -16,6 +16,7 @@ mod binary;
 mod bytes;
 mod cat;
 mod conv;
+mod conv_i8;
 mod frame;
 mod integer;
 mod linear;
@@ -291,6 +292,8 @@ ops! {
     "conv" => conv::Conv,
     /// `y = x Wᵀ + b` over the last dimension.
     "linear" => linear::Linear,
+    /// `conv` in integers.
+    "conv_i8" => conv_i8::ConvI8,
     /// `linear` in integers.
     "linear_i8" => linear_i8::LinearI8,
     /// A function of one variable, element by element.
