@@ -164,6 +164,15 @@ mod tests {
     }
 
     #[test]
+    fn rounds_every_product_before_it_is_added() {
+        for_each_impl(TABLE, |tier, kernel| {
+            for kind in 0..Case::TIES {
+                check(tier, kernel, &Case::ties((100, 40, 7), kind, 0.0), (0, 100));
+            }
+        });
+    }
+
+    #[test]
     fn computes_the_rows_asked_for_and_no_other() {
         for_each_impl(TABLE, |tier, kernel| {
             for rows in [(0, 16), (16, 32), (16, 128), (32, 130), (128, 130), (16, 16)] {
