@@ -75,6 +75,10 @@ def adaptive_max_pool(at: Lowering, x, output_size) -> list[Token | None]:
 
 def _adaptive(at: Lowering, x, kind: str, output_size) -> Token:
     n = _spatial(at)
+    if all(size == 1 for size in _spread(output_size, n)):
+        rank = len(shape_of(x))
+        fn = {"avg": "mean", "max": "max"}[kind]
+        return at.add("reduce", [at.value(x)], fn=fn, axes=list(range(rank - n, rank)), keepdim=True)
     sizes = [at.size(s) for s in _spread(output_size, n)]
     if len(shape_of(x)) == n + 2:
         return at.add("adaptive_pool", [at.value(x)], kind=kind, output_size=sizes)
