@@ -13,9 +13,8 @@
     reason = "vectors are loaded and stored within slices that the dims were checked against"
 )]
 
-use crate::isa::Tier;
+use crate::kernels::Impl;
 use crate::kernels::simd::{Op, Simd, simd_table};
-use crate::kernels::{Impl, pick, relayout};
 use serde::{Deserialize, Serialize};
 
 mod fold;
@@ -52,7 +51,8 @@ impl Dims {
         Dims::new(rows, n, 1)
     }
 
-    /// The axes `axes` (in any order) of a shape as one, or none where others lie between them.
+    /// The axes `axes` (in any order) of a shape as one, or none where others lie between them: then the array wants
+    /// permuting first.
     pub fn collapse(shape: &[usize], axes: &[usize]) -> Option<Dims> {
         // Axes of size 1 lie between nothing.
         let wide = |i: &usize| shape[*i] != 1;
@@ -170,30 +170,6 @@ pub type ReduceFn = fn(f: Reduce, dims: Dims, x: &[f32], out: &mut [f32]);
 
 /// The implementations.
 pub static TABLE: &[Impl<ReduceFn>] = simd_table!(ReduceFn, run);
-
-/// Reduces any axes of a contiguous array. Where other axes lie between them, `x` is first permuted into scratch memory of
-/// its size.
-///
-/// # Panics
-/// Where a length differs from the shape's.
-pub fn reduce(kernel: ReduceFn, f: Reduce, shape: &[usize], axes: &[usize], x: &[f32], out: &mut [f32]) {
-    with_one_axis(shape, axes, x, |dims, x| kernel(f, dims, x, out));
-}
-
-/// Calls `body` with an array in which `axes` are one, permuted where they were not.
-fn with_one_axis<T: bytemuck::Pod>(shape: &[usize], axes: &[usize], x: &[T], body: impl FnOnce(Dims, &[T])) {
-    if let Some(dims) = Dims::collapse(shape, axes) {
-        return body(dims, x);
-    }
-    let kept = || (0..shape.len()).filter(|i| !axes.contains(i));
-    let order: Vec<usize> = kept().chain((0..shape.len()).filter(|i| axes.contains(i))).collect();
-    let mut scratch = vec![T::zeroed(); x.len()];
-    let (_, transpose) = pick(relayout::TABLE, Tier::Scalar);
-    relayout::permute(transpose, shape, &order, x, &mut scratch);
-    let outer = kept().map(|i| shape[i]).product();
-    let axis = axes.iter().map(|&i| shape[i]).product();
-    body(Dims::rows(outer, axis), &scratch);
-}
 
 /// The rows of the axis one after the other, each with what it is reduced to: `f(i, row, out)` for the `i`-th.
 fn walk<T, U>(dims: Dims, x: &[T], out: &mut [U], mut f: impl FnMut(usize, &[T], &mut [U])) {

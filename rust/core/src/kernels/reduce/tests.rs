@@ -2,7 +2,7 @@
 
 use super::norm::{self, Group, Norm, group_norm, layer_norm};
 use super::softmax::{self, softmax, softmax_in_place};
-use super::{BLOCK, Dims, Reduce, TABLE, arg_extreme, reduce, reduce_i64, truth};
+use super::{BLOCK, Dims, Reduce, TABLE, arg_extreme, reduce_i64, truth};
 use crate::testing::{Aligned, Rng, for_each_impl};
 use proptest::prelude::*;
 
@@ -173,13 +173,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn any_axes(
+    fn any_axes_that_are_neighbours(
         (shape, axes) in proptest::collection::vec(0usize..5, 1..6).prop_flat_map(|shape| {
             let axes: Vec<usize> = (0..shape.len()).collect();
             let n = axes.len();
             (Just(shape), proptest::sample::subsequence(axes, 0..=n).prop_shuffle())
         }),
     ) {
+        let Some(dims) = Dims::collapse(&shape, &axes) else { return Ok(()) };
         let mut rng = Rng::new(8);
         let n: usize = shape.iter().product();
         let x = rng.floats(n);
@@ -196,7 +197,7 @@ proptest! {
         }
         for_each_impl(TABLE, |_, kernel| {
             let mut out = vec![0.5; reduced];
-            reduce(kernel, Reduce::Sum, &shape, &axes, &x, &mut out);
+            kernel(Reduce::Sum, dims, &x, &mut out);
             for (y, truth) in out.iter().zip(&expected) {
                 assert!((f64::from(*y) - truth).abs() <= cascade(n) * n as f64, "{shape:?} over {axes:?}");
             }
