@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import gossamer
-from gossamer import _core, runtime
+from gossamer import _core, compress, runtime
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benches"))
 import models
@@ -93,7 +93,7 @@ def test_a_pruned_network_is_small(net):
 def test_an_integer_network_gives_the_bits_that_torch_gives(tmp_path):
     torch.manual_seed(0)
     module, _ = models.build("mobilenetv2")
-    quantized = gossamer.compress.quantize(module, [(torch.randn(2, 3, 64, 64),) for _ in range(4)])
+    quantized = compress.quantize(module, [(torch.randn(2, 3, 64, 64),) for _ in range(4)])
     x = torch.randn(3, 3, 64, 64)
     gossamer.convert(quantized, (x,), tmp_path / "net.goss")
     with torch.no_grad():

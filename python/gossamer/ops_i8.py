@@ -106,9 +106,9 @@ def _pad_last(x: Tensor, padding: Sequence[int], value: float = 0.0) -> Tensor:
 
 @torch.library.custom_op("gossamer::quantize", mutates_args=())
 def quantize(x: Tensor, scale: float, zero_point: int, lo: int = 0, hi: int = 255) -> Tensor:
-    """float32 to uint8: `clamp(rint(x · f32(1 / scale)) + zero_point, lo, hi)`, 1 / scale in float64; NaN: `lo`."""
+    """float32 to uint8: `clamp(rint(x · f32(1 / scale)) + zero_point, lo, hi)`, 1 / scale in float64; NaN: as 0."""
     y = x * torch.tensor(1.0 / scale, dtype=torch.float32)
-    return _store(torch.where(y.isnan(), -torch.inf, y), [zero_point, lo, hi])
+    return _store(torch.where(y.isnan(), 0.0, y), [zero_point, lo, hi])
 
 
 @quantize.register_fake
@@ -170,7 +170,7 @@ def conv_i8(
 
 
 @conv_i8.register_fake
-def _(  # type: ignore[no-untyped-def]
+def _(
     x, weight, scale, bias, residual, stride, padding, dilation, groups, x_zero_point, residual_scale,
     residual_zero_point, output,
 ):  # fmt: skip
@@ -195,7 +195,7 @@ def linear_i8(
 
 
 @linear_i8.register_fake
-def _(x, weight, scale, bias, residual, x_zero_point, residual_scale, residual_zero_point, output):  # type: ignore[no-untyped-def]
+def _(x, weight, scale, bias, residual, x_zero_point, residual_scale, residual_zero_point, output):
     return _like(x, [*x.shape[:-1], weight.shape[0]], output)
 
 
@@ -221,7 +221,7 @@ def add_i8(
 
 
 @add_i8.register_fake
-def _(a, b, a_scale, a_zero_point, b_scale, b_zero_point, zero_point, lo, hi):  # type: ignore[no-untyped-def]
+def _(a, b, a_scale, a_zero_point, b_scale, b_zero_point, zero_point, lo, hi):
     return a.new_empty(a.shape)
 
 
@@ -298,7 +298,7 @@ def max_pool_i8(
 
 
 @max_pool_i8.register_fake
-def _(x, kernel, stride, padding, dilation, ceil_mode):  # type: ignore[no-untyped-def]
+def _(x, kernel, stride, padding, dilation, ceil_mode):
     return _pool_like(x, kernel, stride, padding, dilation, ceil_mode)
 
 
@@ -347,7 +347,7 @@ def _sum_windows(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Ten
 
 
 @avg_pool_i8.register_fake
-def _(x, kernel, stride, padding, ceil_mode, count_include_pad, divisor, x_zero_point, scale, output):  # type: ignore[no-untyped-def]
+def _(x, kernel, stride, padding, ceil_mode, count_include_pad, divisor, x_zero_point, scale, output):
     return _pool_like(x, kernel, stride, padding, [1] * len(kernel), ceil_mode)
 
 
@@ -367,7 +367,7 @@ def adaptive_avg_pool_i8(
 
 
 @adaptive_avg_pool_i8.register_fake
-def _(x, output_size, x_zero_point, scale, output):  # type: ignore[no-untyped-def]
+def _(x, output_size, x_zero_point, scale, output):
     return x.new_empty([*x.shape[:2], *output_size])
 
 
@@ -383,7 +383,7 @@ def mean_i8(
 
 
 @mean_i8.register_fake
-def _(x, axes, keepdim, x_zero_point, scale, output):  # type: ignore[no-untyped-def]
+def _(x, axes, keepdim, x_zero_point, scale, output):
     gone = {axis % x.dim() for axis in axes}
     shape = [1 if i in gone else size for i, size in enumerate(x.shape) if keepdim or i not in gone]
     return x.new_empty(shape)
@@ -419,7 +419,7 @@ def dynamic_linear_i8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | N
 
 
 @dynamic_linear_i8.register_fake
-def _(x, weight, scale, bias):  # type: ignore[no-untyped-def]
+def _(x, weight, scale, bias):
     return x.new_empty([*x.shape[:-1], weight.shape[0]])
 
 
@@ -430,7 +430,7 @@ def linear_w8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> 
 
 
 @linear_w8.register_fake
-def _(x, weight, scale, bias):  # type: ignore[no-untyped-def]
+def _(x, weight, scale, bias):
     return x.new_empty([*x.shape[:-1], weight.shape[0]])
 
 
@@ -451,7 +451,7 @@ def conv_w8(
 
 
 @conv_w8.register_fake
-def _(x, weight, scale, bias, stride, padding, dilation, groups):  # type: ignore[no-untyped-def]
+def _(x, weight, scale, bias, stride, padding, dilation, groups):
     return x.new_empty(_conv_shape(x, weight, stride, padding, dilation))
 
 

@@ -291,13 +291,13 @@ class Follower:
         if not isinstance(tensors, Sequence):
             return None
         values = [self.values.get(tensor) for tensor in tensors]
-        if any(value is None or value.kind != values[0].kind for value in values):  # type: ignore[union-attr]
+        if any(value is None or value.kind != values[0].kind for value in values):
             return None
-        kind = values[0].kind  # type: ignore[union-attr]
+        kind = values[0].kind
         # Of a matrix that is (n, c) the last axis is also axis 1; rank is not known here, so only -1 is taken.
         if axis != (1 if kind == "map" else -1) or kind == "flat":
             return None
-        return Channels(kind, tuple(space for value in values for space in value.segments))  # type: ignore[union-attr]
+        return Channels(kind, tuple(space for value in values for space in value.segments))
 
 
 def trace(module: nn.Module) -> fx.Graph:
@@ -321,7 +321,7 @@ def layer_of(module: nn.Module, node: fx.Node) -> tuple[str, nn.Module] | None:
     """
     if node.op == "call_module":
         return str(node.target), module.get_submodule(str(node.target))
-    kind = {F.conv1d: nn.Conv1d, F.conv2d: nn.Conv2d, F.linear: nn.Linear}.get(node.target)  # type: ignore[arg-type]
+    kind = {F.conv1d: nn.Conv1d, F.conv2d: nn.Conv2d, F.linear: nn.Linear}.get(node.target)
     if kind is None:
         return None
     weight, bias = _given(node, 1, "weight", None), _given(node, 2, "bias", None)

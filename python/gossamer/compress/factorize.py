@@ -104,7 +104,7 @@ def _factors(layer: nn.Module, rank: int | None, energy: float | None, ratio: fl
         v.weight.copy_((root[:, None] * right[:r]).reshape(v.weight.shape))
         u.weight.copy_((left[:, :r] * root).reshape(u.weight.shape))
         if layer.bias is not None:
-            u.bias.copy_(layer.bias)  # type: ignore[union-attr]
+            u.bias.copy_(layer.bias)
     for factor in (v, u):
         factor.weight.requires_grad_(layer.weight.requires_grad)
     if u.bias is not None and layer.bias is not None:

@@ -48,7 +48,7 @@ def mask_weight(layer: nn.Module, mask: Tensor) -> None:
         layer.weight_mask.mul_(mask)  # type: ignore[operator]
         refresh(layer)
     else:
-        torch_prune.custom_from_mask(layer, "weight", mask)  # type: ignore[no-untyped-call]
+        torch_prune.custom_from_mask(layer, "weight", mask)
 
 
 def refresh(layer: nn.Module, name: str = "weight") -> None:
@@ -61,7 +61,7 @@ def bake_masks(module: nn.Module) -> None:
     for layer in module.modules():
         for name in [key.removesuffix("_orig") for key in layer._parameters if key.endswith("_orig")]:
             if is_masked(layer, name):
-                torch_prune.remove(layer, name)  # type: ignore[no-untyped-call]
+                torch_prune.remove(layer, name)
 
 
 class Chosen:

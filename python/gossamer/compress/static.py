@@ -140,7 +140,7 @@ def quantize(module: nn.Module, calibration: Iterable[Any], per_channel: bool, c
     integer = _integer(program, kept)
     total = len(calibration) if isinstance(calibration, Sized) else None
     ranges = _calibrate(program, integer, _shown(chain([first], batches), total))
-    _widen_for_cat(integer, ranges)
+    _widen_for_cat(program, integer, ranges)
     return _Writer(program, integer, ranges, per_channel).write()
 
 
@@ -274,12 +274,12 @@ def _calibrate(program: Program, integer: set[fx.Node], batches: Iterable[Any]) 
     return recorder.ranges
 
 
-def _widen_for_cat(integer: set[fx.Node], ranges: Ranges) -> None:
+def _widen_for_cat(program: Program, integer: set[fx.Node], ranges: Ranges) -> None:
     """Gives what only a concatenation reads the range of the whole, so that nothing need be requantized."""
-    for node in integer:
-        if node.target is aten.cat.default and (node, "value") in ranges:
+    for node in reversed(program.graph.nodes):
+        if node in integer and node.target is aten.cat.default and (node, "value") in ranges:
             for source in arguments(node)[0]:
-                if source in integer and source.target in LAYERS and len(source.users) == 1:
+                if len(source.users) == 1 and source.target not in MOVES | MAX_POOLS:
                     ranges[source, "value"] = ranges[node, "value"]
 
 
@@ -294,6 +294,8 @@ class _Writer:
         self.graph, self.root = fx.Graph(), nn.Module()
         self.integers: dict[fx.Node, tuple[fx.Node, Grid]] = {}
         self.floats: dict[fx.Node, fx.Node] = {}
+        # What a look-up was made of: its input, and its table.
+        self.looked: dict[fx.Node, tuple[fx.Node, Tensor]] = {}
         # By the storage of a weight: the name of its integers, and their scales.
         self.weights: dict[tuple[Any, ...], tuple[str, Tensor]] = {}
 
@@ -304,9 +306,11 @@ class _Writer:
                 values = [self._float(value) for value in node.args[0]]
                 self.graph.output(values[0] if len(values) == 1 else tuple(values))
             elif node.op == "call_function" and node in self.integer:
-                self._compute(node)
+                if node not in self.integers:
+                    self._compute(node)
             elif node.op != "get_attr":
                 self.floats[node] = self.graph.node_copy(node, self._float)
+        self.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
         return Int8Module(self.root, self.graph, "Int8Module").eval()
 
     def _emit(self, target: Callable[..., Any], *args: Any) -> fx.Node:
@@ -352,7 +356,7 @@ class _Writer:
             self._layer(node)
             return
         if target is aten.add.Tensor:
-            self.integers[node] = self._add(node)
+            self._add(node)
         elif target is aten.cat.default:
             grid = self._grid(node)
             parts = [self._requantized(source, grid) for source in args[0]]
@@ -419,14 +423,21 @@ class _Writer:
         self.weights[key] = (str(made.target), scale)
         return made, scale
 
-    def _add(self, node: fx.Node) -> tuple[fx.Node, Grid]:
-        grid = self._grid(node)
+    def _add(self, node: fx.Node) -> None:
+        """An addition, with the clamp after it where that alone reads it."""
+        last, clamp = node, (-math.inf, math.inf)
+        user = next(iter(node.users))
+        if len(node.users) == 1 and user in self.integer and (found := activation_of(user)) is not None:
+            name, params = found
+            if name in CLAMPS:
+                last, clamp = user, CLAMPS[name] or (params[0], params[1])
+        grid = self._grid(last)
         args: list[Any] = []
         terms = [self._int(term) for term in arguments(node)[:2]]
         for _, term in terms:
             args += [_single(term.scale / grid.scale), term.zero_point]
-        y = self._emit(gossamer.add_i8.default, terms[0][0], terms[1][0], *args, grid.zero_point, 0, 255)
-        return y, grid
+        bounds = [grid.zero_point, *map(grid.step, clamp)]
+        self.integers[last] = (self._emit(gossamer.add_i8.default, terms[0][0], terms[1][0], *args, *bounds), grid)
 
     def _requantized(self, source: fx.Node, grid: Grid) -> fx.Node:
         x, own = self._int(source)
@@ -438,7 +449,13 @@ class _Writer:
         """A function of one number as its 256 values."""
         reals = ops_i8.dequantize(torch.arange(256, dtype=torch.uint8), grid.scale, grid.zero_point)
         table = ops_i8.quantize(ops.activate(reals, activation, params), to.scale, to.zero_point)
-        return self._emit(gossamer.lookup_i8.default, x, self._constant("table", table)), to
+        if x in self.looked:
+            # A look-up of a look-up is one; the first goes where nothing else reads it.
+            x, first = self.looked[x]
+            table = ops_i8.lookup_i8(first, table)
+        y = self._emit(gossamer.lookup_i8.default, x, self._constant("table", table))
+        self.looked[y] = (x, table)
+        return y, to
 
     def _pool(self, node: fx.Node) -> tuple[fx.Node, Grid]:
         source, *args = arguments(node)
@@ -449,7 +466,7 @@ class _Writer:
             window = (_spread(kernel, rank), _spread(stride or kernel, rank), _both(padding, rank))
             return self._emit(gossamer.max_pool_i8.default, x, *window, _spread(dilation, rank), ceil_mode), grid
         to = self._grid(node)
-        numbers = (grid.zero_point, grid.scale / to.scale, [to.zero_point, 0, 255])
+        numbers = (grid.zero_point, _single(grid.scale / to.scale), [to.zero_point, 0, 255])
         if node.target in AVG_POOLS:
             kernel, stride, padding, ceil_mode, count_include_pad, *divisor = args
             window = (_spread(kernel, rank), _spread(stride or kernel, rank), _both(padding, rank))

@@ -8,6 +8,7 @@ use crate::isa::Tier;
 
 pub mod binary;
 pub mod depthwise_f32;
+pub mod depthwise_i8;
 pub mod gemm_f32;
 pub mod gemm_i8;
 pub mod gemv_f32;

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "strips of one output are written by several threads")]
 
-use super::conv::Geometry;
+use super::conv::{Geometry, Runs};
 use super::frame::Shared;
 use super::integer::{self, Quantized};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
@@ -89,37 +89,32 @@ impl ConvI8 {
             weight.of::<i8>().chunks_exact(taps).map(|filter| filter.iter().map(|&w| i32::from(w)).sum()).collect();
         let epilogue = self.quantized.epilogue(site, &sums)?;
         let (tier, kernel) = pick(depthwise_i8::TABLE, site.tier);
-        let per_channel = to.channels / self.geometry.groups;
+        let runs = Runs::new(from.channels, to.channels, to.pitch);
         let zero_point = self.quantized.x_zero_point;
         let size = out.dtype.size();
         let (flops, weight_bytes) = (2.0 * (to.n * to.channels * to.plane * taps) as f64, weight.bytes.len());
         let mut step = Step::new(format!("depthwise_i8/{tier}"), move |frame: &Frame<'_>| {
             let (x, weights) = (frame.input::<u8>(0), weight.of::<i8>());
-            let residual = epilogue.residual.map(|_| frame.input::<u8>(4));
+            let residual = epilogue.residual.map_or(&[][..], |_| frame.input::<u8>(4));
             let out = Shared(frame.output_ptr::<u8>(0));
-            let group = (32 * 1024 / to.pitch.max(1)).max(1);
-            let planes = to.n * to.channels;
-            frame.pool.run(planes.div_ceil(group), &|item, _| {
-                for plane in item * group..((item + 1) * group).min(planes) {
-                    let (image, channel) = (plane / to.channels, plane % to.channels);
-                    let source = image * from.channels + channel / per_channel;
-                    let requant = epilogue.rows(channel, 1);
-                    // SAFETY: the output holds that many planes a pitch apart; each is one item's.
-                    let out = unsafe { out.part(plane * to.pitch * size, (plane + 1) * to.pitch * size) };
-                    let call = depthwise_i8::Plane {
-                        window: &window,
-                        x: &x[source * from.pitch..][..from.pitch],
-                        x_zero_point: zero_point,
-                        weights: &weights[channel * taps..][..taps],
-                        scale: requant.scale[0],
-                        bias: requant.bias[0],
-                        residual: residual
-                            .zip(epilogue.residual)
-                            .map(|(residual, scaled)| (&residual[plane * residual_pitch..][..residual_pitch], scaled)),
-                        output: epilogue.output,
-                    };
-                    kernel(&call, out);
-                }
+            frame.pool.run(to.n * runs.count(), &|item, _| {
+                let (image, run) = (item / runs.count(), runs.at(item % runs.count()));
+                let source = (image * from.channels + run.source) * from.pitch;
+                let (start, end) = (image * to.channels + run.first, image * to.channels + run.last);
+                let call = depthwise_i8::Channels {
+                    window: &window,
+                    x: &x[source..],
+                    x_pitch: if run.same { 0 } else { from.pitch },
+                    x_zero_point: zero_point,
+                    weights: &weights[run.first * taps..run.last * taps],
+                    requant: epilogue.rows(run.first, run.last - run.first),
+                    residual: residual.get(start * residual_pitch..).unwrap_or_default(),
+                    residual_pitch,
+                    out_pitch: to.pitch,
+                };
+                // SAFETY: the output holds that many planes a pitch apart; each run is one item's.
+                let out = unsafe { out.part(start * to.pitch * size, end * to.pitch * size) };
+                kernel(&call, out);
             });
         });
         step.flops = flops;

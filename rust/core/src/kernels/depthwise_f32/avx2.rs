@@ -1,6 +1,8 @@
 //! AVX2: 8 lanes; foreign lanes of the input are cleared before they are added.
 
 #![allow(unsafe_code, reason = "AVX2 intrinsics behind the Avx2 token")]
+#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
+#![allow(clippy::wildcard_imports, reason = "intrinsics")]
 
 use super::{Channels, Kernel, scalar, walk};
 use crate::isa::Avx2;
@@ -27,6 +29,11 @@ impl walk::Lanes for F32x8 {
     type V = __m256;
     type M = __m256;
 
+    #[inline(always)]
+    unsafe fn prefetch(at: *const f32) {
+        // SAFETY: a prefetch does not fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
     #[inline(always)]
     unsafe fn splat(value: f32) -> __m256 {
         // SAFETY: as above.

@@ -1,6 +1,8 @@
 //! AVX-512: 16 lanes; masked-out lanes keep their sum.
 
 #![allow(unsafe_code, reason = "AVX-512 intrinsics behind the Avx512 token")]
+#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
+#![allow(clippy::wildcard_imports, reason = "intrinsics")]
 
 use super::{Channels, Kernel, scalar, walk};
 use crate::isa::Avx512;
@@ -27,6 +29,11 @@ impl walk::Lanes for F32x16 {
     type V = __m512;
     type M = __mmask16;
 
+    #[inline(always)]
+    unsafe fn prefetch(at: *const f32) {
+        // SAFETY: a prefetch does not fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
     #[inline(always)]
     unsafe fn splat(value: f32) -> __m512 {
         // SAFETY: as above.

@@ -1,6 +1,8 @@
 //! NEON: 4 lanes; foreign lanes of the input are cleared before they are added.
 
 #![allow(unsafe_code, reason = "NEON intrinsics behind the Neon token")]
+#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
+#![allow(clippy::wildcard_imports, reason = "intrinsics")]
 
 use super::{Channels, Kernel, scalar, walk};
 use crate::isa::Neon;
@@ -27,6 +29,8 @@ impl walk::Lanes for F32x4 {
     type V = float32x4_t;
     type M = uint32x4_t;
 
+    #[inline(always)]
+    unsafe fn prefetch(_: *const f32) {}
     #[inline(always)]
     unsafe fn splat(value: f32) -> float32x4_t {
         // SAFETY: as above.

@@ -9,6 +9,7 @@
 //! outputs and `[w, 2w)` the next row's, which is a walk with twice the vertical stride.
 
 #![allow(unsafe_code, reason = "vector loads and stores")]
+#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
 
 use super::Channels;
 use crate::kernels::unroll::unroll;
@@ -28,6 +29,8 @@ pub(super) trait Lanes {
     /// Lanes chosen by bits, in the form `fma_some` wants.
     type M: Copy;
 
+    /// Asks for the line at `at`, which may be anywhere.
+    unsafe fn prefetch(at: *const f32);
     unsafe fn splat(value: f32) -> Self::V;
     unsafe fn mask(bits: u32) -> Self::M;
     unsafe fn load(from: *const f32) -> Self::V;
@@ -54,6 +57,9 @@ const BAND: usize = 56;
 
 /// Bytes of input walked block by block before the next channels: half of the smallest first-level cache, 32 KiB.
 const GROUP: usize = 16 << 10;
+
+/// Elements of a cache line.
+const LINE: usize = 16;
 
 /// The lanes `[from, to)`.
 fn bits(from: isize, to: isize) -> u32 {
@@ -126,7 +132,10 @@ unsafe fn walk<L: Lanes, const K: usize, const Q: usize, const SV: usize, const 
                 let column = (block * L::N).min(window.ow.saturating_sub(L::N));
                 let left = (column * SH) as isize - window.pad[1] as isize;
                 let inside = left >= 0 && left as usize + K - 1 + SH * L::N <= window.w;
-                let part = Part { column, left, first: band, last: steps.min(band + BAND) };
+                // A plane walked alone is not read in order, so its successor is asked for while it is walked.
+                let before = band * window.ow.div_ceil(L::N) + block * (steps - band).min(BAND);
+                let ahead = (group == 1).then_some(before * SV * SH * LINE);
+                let part = Part { column, left, ahead, first: band, last: steps.min(band + BAND) };
                 let some = first..channels.min(first + group);
                 // SAFETY: the caller's; `inside` says that no vector leaves its row.
                 unsafe {
@@ -145,6 +154,8 @@ unsafe fn walk<L: Lanes, const K: usize, const Q: usize, const SV: usize, const 
 struct Part {
     /// First output column.
     column: usize,
+    /// Where to start fetching the next channel's input, in its plane.
+    ahead: Option<usize>,
     /// Input column of the first lane of the first tap.
     left: isize,
     /// First step.
@@ -221,7 +232,13 @@ unsafe fn descend<
                     at += rows * window.ow;
                 }
             }
+            let mut next = run.x.as_ptr().wrapping_add((channel + 1) * run.x_pitch + part.ahead.unwrap_or(0));
             for step in head..tail {
+                if part.ahead.is_some() {
+                    // A step reads `SV` rows of `SH` vectors.
+                    unroll!(I < SV * SH, { L::prefetch(next.wrapping_add(I * LINE)) });
+                    next = next.wrapping_add(SV * SH * LINE);
+                }
                 sums = column.advance::<Q, SV, SH, EDGE, true>(sums, step);
                 if step >= emits {
                     finish::<L, true>(run, out, sums[Q - 1], at, L::N, bounds);

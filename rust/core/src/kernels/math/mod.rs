@@ -74,7 +74,7 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
 /// and beside 1, to which these are compared, it is nothing.
 #[inline(always)]
 pub(crate) fn exp_negative<S: Simd>(s: S, x: S::F) -> S::F {
-    let least = s.splat(-87.3);
+    let least = s.splat(-87.336_5);
     let (n, e) = reduce(s, s.max(least, x));
     let y = s.mul(s.add(s.splat(1.0), e), pow2(s, n));
     s.select(s.lt(x, least), s.splat(0.0), y)

@@ -69,6 +69,7 @@ impl Dims {
     ///
     /// # Panics
     /// Where there are no such columns.
+    #[must_use]
     pub fn columns(self, columns: std::ops::Range<usize>) -> Dims {
         assert!(columns.start <= columns.end && columns.end <= self.inner, "columns {columns:?} of {self:?}");
         Dims { inner: columns.len(), ..self }

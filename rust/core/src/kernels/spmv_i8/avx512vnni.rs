@@ -65,6 +65,10 @@ unsafe fn vectors<const N: usize>(s: &RowsI8<'_, &Sell>, i: usize) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 #[inline]
 unsafe fn table(x: *const u8, width: usize) -> [__m512i; 4] {
+    if width == 4 * WIDTH {
+        // SAFETY: the caller's.
+        return std::array::from_fn(|i| unsafe { _mm512_loadu_si512(x.add(i * WIDTH).cast()) });
+    }
     std::array::from_fn(|i| {
         let left = width.saturating_sub(i * WIDTH);
         let mask = if left < WIDTH { (1 << left) - 1 } else { !0 };

@@ -97,6 +97,11 @@ impl Sell {
         self.k
     }
 
+    /// Columns of a block; the last may have fewer.
+    pub fn block(&self) -> usize {
+        self.block
+    }
+
     /// Bytes it takes.
     pub fn bytes(&self) -> usize {
         self.steps.len() + self.starts.len() * size_of::<usize>() + self.lines.len() * size_of::<[Line; 2]>()
