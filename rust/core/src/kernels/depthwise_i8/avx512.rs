@@ -173,8 +173,7 @@ impl Lanes for WidePairs {
         unsafe {
             for (half, reals) in reals.into_iter().enumerate() {
                 let steps = _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(reals, lo), hi));
-                let bytes =
-                    _mm512_cvtepi32_epi8(_mm512_add_epi32(steps, zero_point));
+                let bytes = _mm512_cvtepi32_epi8(_mm512_add_epi32(steps, zero_point));
                 _mm_storeu_si128(to.add(16 * half).cast(), bytes);
             }
         }

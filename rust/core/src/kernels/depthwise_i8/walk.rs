@@ -78,7 +78,12 @@ pub(super) trait Lanes {
 
     /// Adds a residual to the first `lanes` outputs, which is all that is read.
     #[inline(always)]
-    unsafe fn add_residual_some(reals: Self::Reals, from: *const u8, how: Residual, lanes: usize) -> Self::Reals {
+    unsafe fn add_residual_some(
+        reals: Self::Reals,
+        from: *const u8,
+        how: Residual,
+        lanes: usize,
+    ) -> Self::Reals {
         let mut bytes = [0; WIDEST];
         // SAFETY: the caller's; a vector is no more than `WIDEST`.
         unsafe {
@@ -513,7 +518,14 @@ impl<'a, L: Lanes> Finish<'a, L> {
     /// The processor has `L`'s features, `out` and the residual are those that `check` passed, the first `min(lanes, N)`
     /// elements are a plane's, and where `whole` the slices have `N` elements there.
     #[inline(always)]
-    unsafe fn store<const S: usize>(&self, out: &mut [u8], sums: L::Sums, place: &Place, lanes: usize, whole: bool) {
+    unsafe fn store<const S: usize>(
+        &self,
+        out: &mut [u8],
+        sums: L::Sums,
+        place: &Place,
+        lanes: usize,
+        whole: bool,
+    ) {
         let lanes = lanes.min(L::N);
         let (bounds, zero_point) = (self.bounds, self.zero_point);
         // SAFETY: whole vectors are loaded and stored only where the slice has room for them.
