@@ -66,11 +66,16 @@ bench: build ## Compare with torch and record it in benches/results (BENCH='CASE
 	$(BIN)/python benches/compare.py $(BENCH)
 
 FUZZ_SECONDS ?= 60
-fuzz: ## Fuzz the loader for FUZZ_SECONDS (needs `cargo install cargo-fuzz`)
-	cd rust && RUSTC_BOOTSTRAP=1 cargo fuzz run load -- -max_total_time=$(FUZZ_SECONDS)
+fuzz: build ## Fuzz the loader for FUZZ_SECONDS, starting from real files (needs `cargo install cargo-fuzz`)
+	$(BIN)/python tests/board/make_cases.py target/board
+	mkdir -p rust/fuzz/corpus/load && cp target/board/*.goss rust/fuzz/corpus/load/
+	cd rust/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run load --fuzz-dir . -- \
+		-max_total_time=$(FUZZ_SECONDS) -max_len=65536 -rss_limit_mb=2048 -timeout=20
 
-## Build the wheel, install it alone in a fresh environment and use it there
-	$(BIN)/maturin build --release --quiet --out dist
+wheel: build ## Make the sdist, the wheel from it, install that alone in a fresh environment and use it there
+	rm -rf dist
+	$(BIN)/maturin sdist --out dist
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist dist/gossamer-*.tar.gz
 	tests/board/wheel.sh dist $(BIN)/python
 
 clean: ## Remove everything that was built

@@ -6,9 +6,9 @@ ENGINE: gossamer, torch (eager), ort, ov32 (OpenVINO in float32), ov (OpenVINO's
 or ds (DeepSparse). DIR holds CASE.goss and CASE.onnx.
 """
 
+import importlib
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -28,17 +28,13 @@ def feed(case):
     return rng.standard_normal(shape).astype(np.float32)
 
 
-def gossamer(folder, case, threads, x):
-    import gossamer as engine
-    from gossamer import runtime
-
+def gossamer(runtime, folder, case, threads, x):
     model = runtime.load(folder / f"{case}.goss", threads=threads)
-    return (lambda: model.run(x)), engine.__version__
+    return lambda: model.run(x)
 
 
-def torch(folder, case, threads, x):
+def torch(engine, folder, case, threads, x):
     import models
-    import torch as engine
 
     if case.endswith("_int8"):
         raise SystemExit("torch eager is measured on float32 modules")
@@ -50,52 +46,55 @@ def torch(folder, case, threads, x):
         with engine.inference_mode():
             return module(tensor).numpy()
 
-    return run, engine.__version__
+    return run
 
 
-def ort(folder, case, threads, x):
-    import onnxruntime as engine
-
+def ort(engine, folder, case, threads, x):
     options = engine.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
     session = engine.InferenceSession(str(folder / f"{case}.onnx"), options, providers=["CPUExecutionProvider"])
-    return (lambda: session.run(None, {"x": x})[0]), engine.__version__
+    return lambda: session.run(None, {"x": x})[0]
 
 
-def openvino(folder, case, threads, x, **more):
-    import openvino as engine
-
+def openvino(engine, folder, case, threads, x, **more):
     config = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", **more}
     request = engine.Core().compile_model(folder / f"{case}.onnx", "CPU", config).create_infer_request()
-    return (lambda: request.infer({0: x})[0]), engine.__version__
+    return lambda: request.infer({0: x})[0]
 
 
-def openvino_float32(folder, case, threads, x):
-    return openvino(folder, case, threads, x, INFERENCE_PRECISION_HINT="f32")
+def openvino_float32(engine, folder, case, threads, x):
+    return openvino(engine, folder, case, threads, x, INFERENCE_PRECISION_HINT="f32")
 
 
-def deepsparse(folder, case, threads, x):
-    import deepsparse as engine
-
+def deepsparse(engine, folder, case, threads, x):
     net = engine.Engine(str(folder / f"{case}.onnx"), batch_size=len(x), num_cores=threads)
-    return (lambda: net.run([x])[0]), engine.__version__
+    return lambda: net.run([x])[0]
 
 
+# Name -> the module to import before any clock runs, and what loads a case with it.
 ENGINES = {
-    "gossamer": gossamer,
-    "torch": torch,
-    "ort": ort,
-    "ov32": openvino_float32,
-    "ov": openvino,
-    "ds": deepsparse,
+    "gossamer": ("gossamer.runtime", gossamer),
+    "torch": ("torch", torch),
+    "ort": ("onnxruntime", ort),
+    "ov32": ("openvino", openvino_float32),
+    "ov": ("openvino", openvino),
+    "ds": ("deepsparse", deepsparse),
 }
+
+
+def peak_rss():
+    """In bytes. Not by getrusage, whose maximum survives exec: it may be that of the process that started this one."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def main(engine, case, folder, threads, seconds, answer):
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     x = feed(case)
+    name, load = ENGINES[engine]
+    module = importlib.import_module(name)
     start = time.perf_counter()
-    run, version = ENGINES[engine](Path(folder), case, int(threads), x)
+    run = load(module, Path(folder), case, int(threads), x)
     loaded = time.perf_counter()
     np.save(answer, run())
     first = time.perf_counter()
@@ -107,13 +106,13 @@ def main(engine, case, folder, threads, seconds, answer):
         run()
         times.append((time.perf_counter() - begin) * 1e3)
     found = {
-        "version": version,
+        "version": sys.modules[name.split(".")[0]].__version__,
         "load_ms": (loaded - start) * 1e3,
         "first_ms": (first - loaded) * 1e3,
         "median_ms": float(np.median(times)),
         "min_ms": min(times),
         "runs": len(times),
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        "peak_rss_mb": peak_rss() / 1e6,
     }
     print(json.dumps(found))
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gossamer
-from gossamer import converter, passes
+from gossamer import compress, converter, passes
 from gossamer.program import Program
 
 
@@ -28,12 +28,14 @@ class Case:
         inputs: Makes its inputs for a batch size.
         batches: What it is run with, after a conversion with the first.
         options: For `convert`.
+        exact: Whether the file gives the bits that torch gives, as integer networks do.
     """
 
     make: Callable[[], nn.Module]
     inputs: Callable[[int], tuple[Tensor, ...]]
     batches: Sequence[int] = (2, 1, 5)
     options: dict[str, Any] = field(default_factory=dict)
+    exact: bool = False
 
 
 class Fn(nn.Module):
@@ -211,6 +213,7 @@ add("pools of sequences", lambda x: (F.max_pool1d(x, 3, 2), F.avg_pool1d(x, 3, 2
 add("pool of one image", lambda x: F.max_pool2d(x, 2), lambda n: torch.randn(3, 8, 8), batches=(1,))
 add("adaptive avg pool", part(nn.AdaptiveAvgPool2d, (3, 4)), (3, 11, 10))
 add("global avg pool", part(nn.AdaptiveAvgPool2d, 1), (3, 11, 10))
+add("global max pool", part(nn.AdaptiveMaxPool2d, 1), (3, 11, 10))
 add("adaptive max pool", part(nn.AdaptiveMaxPool2d, (3, None)), (3, 11, 10))
 add("adaptive pools of sequences", lambda x: (F.adaptive_avg_pool1d(x, 4), F.adaptive_max_pool1d(x, 4)), (3, 11))
 
@@ -362,6 +365,76 @@ add(
     part(lambda: nn.Sequential(nn.Conv2d(3, 8, 3, groups=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 49, 10))),
     (3, 9, 9),
     options={"weights": "int8"},
+)
+
+
+# -- integers --------------------------------------------------------------------------------------------------------
+
+
+def quantized(make: Callable[[], nn.Module], *shape: int, **options: Any) -> Callable[[], nn.Module]:
+    """Makes a module and quantizes it on some data."""
+
+    def made() -> nn.Module:
+        return compress.quantize(make().eval(), [(torch.randn(4, *shape),) for _ in range(3)], **options)
+
+    return part(made)
+
+
+class Activated(nn.Module):
+    """A layer and an activation."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(self.layer(x))
+
+
+class Planes(nn.Module):
+    """What integers go through between two convolutions."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor], channels: int = 8) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(channels, 5, 1)
+        self.between = between
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.between(torch.relu(self.a(x))))
+
+
+for name, between in {
+    "max pool": lambda x: F.max_pool2d(x, 3, 2, 1),
+    "avg pool": lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
+    "avg pool divisor": lambda x: F.avg_pool2d(x, 2, divisor_override=3),
+    "adaptive avg pool": lambda x: F.adaptive_avg_pool2d(x, (3, 2)),
+    "mean": lambda x: x.mean((2, 3), keepdim=True),
+    "hardswish": F.hardswish,
+    "add": lambda x: x + F.max_pool2d(x, 3, 1, 1),
+    "cat": lambda x: torch.cat([x[:, :4], F.max_pool2d(x, 3, 1, 1)[:, 4:]], 1),
+    "reshape": lambda x: x.permute(0, 1, 3, 2),
+}.items():
+    add(f"int8 {name}", quantized(part(Planes, between), 3, 9, 8), (3, 9, 8), exact=True)
+add("int8 residual", quantized(Residual, 6, 7, 7), (6, 7, 7), exact=True)
+add("int8 depthwise", quantized(part(Residual, 6), 6, 7, 7), (6, 7, 7), exact=True)
+add("int8 grouped", quantized(part(Residual, 2), 6, 7, 7), (6, 7, 7), exact=True)
+add(
+    "int8 linear",
+    quantized(lambda: nn.Sequential(nn.Linear(37, 19), nn.ReLU(), nn.Linear(19, 5)), 37),
+    (37,),
+    exact=True,
+)
+add(
+    "int8 sequence",
+    quantized(lambda: nn.Sequential(nn.Conv1d(4, 6, 3), nn.ReLU(), nn.Conv1d(6, 3, 1)), 4, 9),
+    (4, 9),
+    exact=True,
+)
+add("weight-only int8 linear", part(lambda: compress.quantize(Activated(nn.Linear(37, 19)), mode="weight_only")), (37,))
+add(
+    "weight-only int8 conv",
+    part(lambda: compress.quantize(Activated(nn.Conv2d(6, 8, 3)), mode="weight_only")),
+    (6, 7, 7),
 )
 
 

@@ -47,7 +47,8 @@ KEPT = frozenset({
 def _table() -> dict[Any, Any]:
     table = torch.export.default_decompositions()
     for op in list(table):
-        if op.namespace == "aten" and op.name().partition("::")[2].partition(".")[0] in KEPT:
+        namespace, _, name = op.name().partition("::")
+        if namespace == "aten" and name.partition(".")[0] in KEPT:
             table.pop(op)
     return dict(table)
 
@@ -151,7 +152,7 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
 
 
 def _sparse(tensor: Tensor) -> bool:
-    return tensor.layout != torch.strided and tensor.layout != torch._mkldnn
+    return tensor.layout not in (torch.strided, torch._mkldnn)  # type: ignore[attr-defined]
 
 
 class _Fixed(Exception):
@@ -185,7 +186,8 @@ def _capture_any_batch(module: nn.Module, example: tuple, notes: list[str]) -> P
             if i in moving:
                 axes[tensor] = {0: Dim.AUTO}
         try:
-            exported = torch.export.export(module, wide, dynamic_shapes=axes, strict=False)
+            shapes = axes.dynamic_shapes(module, wide)
+            exported = torch.export.export(module, wide, dynamic_shapes=shapes, strict=False)
         except Exception as error:
             raise _Fixed(_first_line(error)) from error
         inputs = _user_inputs(exported)

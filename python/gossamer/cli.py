@@ -12,7 +12,7 @@ import numpy as np
 
 from gossamer import _core, bench, machine, runtime
 from gossamer.factory import FactoryError, factory
-from gossamer.text import table
+from gossamer.text import size_text, table
 
 if TYPE_CHECKING:
     from gossamer.runtime import Model
@@ -59,11 +59,11 @@ def _info(args: argparse.Namespace) -> None:
         record = {"file": args.file, "file_bytes": size, "tier": model.isa, **described}
         _print_json({**record, "memory": model.memory, "layers": model.layers})
         return
-    print(f"{args.file}  {_megabytes(size)}")
+    print(f"{args.file}  {size_text(size)}")
     for kind, found in values.items():
         for value in found:
             print(f"{kind[:-1]:8}{value}")
-    print(f"{'memory':8}{', '.join(f'{kind} {_megabytes(count)}' for kind, count in model.memory.items())}")
+    print(f"{'memory':8}{', '.join(f'{kind} {size_text(count)}' for kind, count in model.memory.items())}")
     print()
     print(table([_layer_row(layer) for layer in model.layers]))
 
@@ -398,10 +398,6 @@ def _conditions(host: dict[str, Any]) -> str:
 
 def _as_tuple(outputs: Any) -> tuple[np.ndarray, ...]:
     return outputs if isinstance(outputs, tuple) else (outputs,)
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.2f} MB"
 
 
 def _print_json(value: Any) -> None:

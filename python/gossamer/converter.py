@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import secrets
 import sys
@@ -123,7 +124,7 @@ def _rows(program: Program, lowering: Lowering, facts: dict[str, dict[str, Any]]
     owners: dict[int, str] = {}
     for layer in lowering.layers:
         fact = facts[layer.name]
-        tensors = [program.tensor(name) for name in layer.weights]
+        tensors = [t for t in map(program.constant, layer.weights) if t is not None]
         fresh = [t for t in tensors if t.untyped_storage().data_ptr() not in owners]
         matrices = [t for t in tensors if t.dim() > 1] or tensors
         shared = [owners[p] for t in matrices if (p := t.untyped_storage().data_ptr()) in owners]
@@ -151,14 +152,11 @@ def _progress() -> Iterator[Callable[..., None]]:
     Yields:
         A function that starts a stage by name, with its number of steps, or, without a name, counts a step.
     """
-    try:
-        from rich.progress import Progress
-    except ModuleNotFoundError:
-        Progress = None
-    if Progress is None or not sys.stderr.isatty():
+    if not sys.stderr.isatty() or importlib.util.find_spec("rich") is None:
         yield lambda *_: None
         return
     from rich.console import Console
+    from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)

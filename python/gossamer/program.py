@@ -49,14 +49,16 @@ class Program:
     def constant(self, node: object) -> Tensor | None:
         """The tensor that a node reads from the module, or None where it is computed."""
         if isinstance(node, fx.Node) and node.op == "get_attr":
-            return self.tensor(node.target)
+            owner, _, leaf = str(node.target).rpartition(".")
+            value = getattr(self.module.get_submodule(owner), leaf)
+            return value.detach() if isinstance(value, Tensor) else None
         return None
 
-    def tensor(self, name: str) -> Tensor | None:
-        """The tensor that the module has under that name, or None where it is something else."""
-        owner, _, leaf = name.rpartition(".")
-        value = getattr(self.module.get_submodule(owner), leaf)
-        return value.detach() if isinstance(value, Tensor) else None
+    def weight(self, layer: fx.Node) -> Tensor:
+        """The weight of one of our layers, which is constant: that is what makes it one."""
+        value = self.constant(layer.args[1])
+        assert value is not None, f"{layer.name} has a weight that is computed"
+        return value
 
     def add_constant(self, name: str, value: Tensor, before: fx.Node) -> fx.Node:
         """Keeps a tensor in the module under that name (or one like it) and returns the node that reads it."""
@@ -138,7 +140,7 @@ def source_line(node: fx.Node) -> str:
     trace = (node.meta.get("stack_trace") or "").splitlines()
     found = ""
     for i, line in enumerate(trace):
-        if line.strip().startswith("File ") and "/torch/" not in line:
+        if line.strip().startswith('File "') and "/torch/" not in line and '"<' not in line:
             file, _, rest = line.strip()[len('File "') :].partition('", line ')
             number = rest.partition(",")[0]
             code = trace[i + 1].strip() if i + 1 < len(trace) else ""

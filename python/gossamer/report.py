@@ -6,6 +6,8 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
+from .text import size_text, table
+
 
 @dataclass(frozen=True)
 class Row:
@@ -59,17 +61,23 @@ class Report:
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     def __str__(self) -> str:
-        table = [("layer", "op", "format", "zeros", "before", "after", "kernel", "why")]
-        for row in self.rows:
-            sizes = (size_text(row.bytes_before), size_text(row.bytes_after))
-            table.append((row.path, row.op, row.format, f"{row.sparsity:.0%}", *sizes, row.kernel, row.reason))
-        table.append(("all", "", "", "", size_text(self.bytes_before), size_text(self.bytes_after), "", ""))
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [
-            "  ".join(_aligned(cell, w, i) for i, (cell, w) in enumerate(zip(r, widths, strict=True))) for r in table
+        rows = [
+            {
+                "layer": row.path,
+                "op": row.op,
+                "format": row.format,
+                "zeros": f"{row.sparsity:.0%}",
+                "before": size_text(row.bytes_before),
+                "after": size_text(row.bytes_after),
+                "kernel": row.kernel,
+                "why": row.reason,
+            }
+            for row in self.rows
         ]
+        rows.append({"layer": "all", "before": size_text(self.bytes_before), "after": size_text(self.bytes_after)})
         ratio = self.bytes_before / max(self.bytes_after, 1)
-        lines += [
+        lines = [
+            table(rows, right=("zeros", "before", "after")),
             "",
             f"{size_text(self.bytes_before)} in torch, {size_text(self.bytes_after)} in the file:"
             f" {ratio:.2f} times smaller.",
@@ -77,23 +85,4 @@ class Report:
             f"Kernels are those of {self.isa}.",
         ]
         lines += [f"Note: {note}." for note in self.notes]
-        return "\n".join(line.rstrip() for line in lines)
-
-
-_NUMBERS = range(3, 6)
-
-
-def _aligned(cell: str, width: int, column: int) -> str:
-    return cell.rjust(width) if column in _NUMBERS else cell.ljust(width)
-
-
-def size_text(size: int) -> str:
-    """A number of bytes for people: `528 B`, `1.5 KiB`, `13.4 MiB`."""
-    if size < 1024:
-        return f"{size} B"
-    value = float(size)
-    for unit in ("KiB", "MiB", "GiB"):
-        value /= 1024
-        if value < 1024 or unit == "GiB":
-            break
-    return f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
+        return "\n".join(lines)

@@ -12,6 +12,7 @@ import numpy as np
 
 from . import _core
 from ._core import Error, FormatError, ShapeError
+from .text import table
 
 if TYPE_CHECKING:
     import torch
@@ -54,8 +55,8 @@ class Model:
         """Runs the network once.
 
         Args:
-            inputs: One array for each of `inputs`, in order, of its dtype; copied first where it is not contiguous. Torch
-                tensors on the CPU may be given instead, and torch tensors are then returned.
+            inputs: One array for each of `inputs`, in order, of its dtype; copied first where it is not contiguous.
+                Torch tensors on the CPU may be given instead, and torch tensors are then returned.
 
         Returns:
             One array where the network has one output, else a tuple; they belong to the caller.
@@ -106,8 +107,9 @@ class Model:
     def layers(self) -> list[dict[str, Any]]:
         """What runs for inputs of the shapes the network was converted with.
 
-        One dict a step: `name` (torch module path), `op`, `kernel`, `reason` (why that kernel, where there was a choice),
-        `shape` of its output, `bytes` of its tensors, and for a weight matrix `weight`, `format`, `weight_shape`, `nnz`.
+        One dict a step: `name` (torch module path), `op`, `kernel`, `reason` (why that kernel, where there was a
+        choice), `shape` of its output, `bytes` of its tensors, and for a weight matrix `weight`, `format`,
+        `weight_shape`, `nnz`.
         """
         return self._core.layers
 
@@ -144,7 +146,7 @@ class Model:
                     f"input {value.name!r}: got dtype {array.dtype}, expected {value.dtype}: convert it with "
                     f"x.astype({value.dtype!r}) or, in torch, x.to(torch.{value.dtype})"
                 )
-            arrays.append(np.require(array, requirements="CA"))
+            arrays.append(np.require(array, requirements=["C", "A"]))
         return arrays
 
 
@@ -171,36 +173,35 @@ class Profile:
     @property
     def seconds(self) -> float:
         """Time of a run inside its steps."""
-        return sum(step["seconds"] for step in self.steps)
+        return float(sum(step["seconds"] for step in self.steps))
 
     def to_json(self) -> str:
         """The steps as JSON."""
         return json.dumps({"seconds": self.seconds, "steps": self.steps})
 
     def __str__(self) -> str:
-        total = self.seconds or 1.0
-        rows = [("layer", "op", "kernel", "shape", "ms", "share", "rate")]
-        for step in self.steps:
-            seconds = step["seconds"] or 1e-12
-            # What arithmetic does not bound, memory does.
-            rate = (
-                f"{step['flops'] / seconds / 1e9:.1f} GFLOP/s"
-                if step["flops"] else f"{step['bytes'] / seconds / 1e9:.1f} GB/s"
-            )
-            shape = "x".join(map(str, step["shape"]))
-            share = f"{100 * step['seconds'] / total:.1f} %"
-            rows.append((step["name"], step["op"], step["kernel"], shape, f"{1e3 * step['seconds']:.3f}", share, rate))
-        rows.append(("total", "", "", "", f"{1e3 * self.seconds:.3f}", "", ""))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        right = {4, 5, 6}
-        lines = [
-            "  ".join(
-                cell.rjust(width) if column in right else cell.ljust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
+        rows = [
+            {
+                "layer": step["name"],
+                "op": step["op"],
+                "kernel": step["kernel"],
+                "shape": "x".join(map(str, step["shape"])),
+                "ms": f"{1e3 * step['seconds']:.3f}",
+                "share": f"{100 * step['seconds'] / (self.seconds or 1.0):.1f} %",
+                "rate": _rate(step),
+            }
+            for step in self.steps
         ]
-        return "\n".join(lines)
+        rows.append({"layer": "total", "ms": f"{1e3 * self.seconds:.3f}"})
+        return table(rows, right=("ms", "share", "rate"))
+
+
+def _rate(step: dict[str, Any]) -> str:
+    """Arithmetic a second, or, where there is none, bytes moved a second."""
+    seconds = step["seconds"] or 1e-12
+    if step["flops"]:
+        return f"{step['flops'] / seconds / 1e9:.1f} GFLOP/s"
+    return f"{step['bytes'] / seconds / 1e9:.1f} GB/s"
 
 
 def load(
@@ -216,8 +217,8 @@ def load(
     Args:
         source: A path, or the bytes of a file.
         threads: Threads a call uses; by default the cores this process may use (affinity and cgroup quota).
-        isa: The highest tier to use, of `scalar avx2 avxvnni avx512 avx512vnni` or `scalar neon dotprod i8mm`; by default
-            what the environment variable `GOSSAMER_ISA` says, else the best this processor has.
+        isa: The highest tier to use, of `scalar avx2 avxvnni avx512 avx512vnni` or `scalar neon dotprod i8mm`; by
+            default what the environment variable `GOSSAMER_ISA` says, else the best this processor has.
         mmap: Map the file instead of reading it. A mapped file must not be changed while the model lives.
         max_memory: Bytes a run may use beside the weights; by default half of what the machine or cgroup has free.
 

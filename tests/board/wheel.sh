@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # What a board installs: one wheel, in a fresh environment that can reach numpy and nothing of ours; then files made by
 # PYTHON (which has gossamer and torch) run there on every tier.
-# usage: wheel.sh DIST PYTHON        (DIST holds the wheel that `make wheel` built)
+# usage: wheel.sh DIST PYTHON        (DIST holds one wheel of gossamer)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-wheel=$(ls -t "$1"/gossamer-*.whl | head -n 1)
+wheel=$(echo "$1"/gossamer-*.whl)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 

@@ -64,7 +64,7 @@ class Layer:
     name: str
     path: str
     op: str
-    weights: list[str] = field(default_factory=list)
+    weights: list[fx.Node] = field(default_factory=list)
 
 
 class Lowering:
@@ -86,14 +86,15 @@ class Lowering:
         self.pairs = factors(program)
         self._tokens: dict[fx.Node, Any] = {}
         self._stored: dict[Any, Token] = {}
+        self._alive: list[Tensor] = []
         self._names: set[str] = set()
 
     def add(self, op: str, inputs: Iterable[Token | None], weights: Iterable[fx.Node] = (), **attrs: Any) -> Any:
         """Adds an op of the file for the node at hand; `weights` are the nodes that its report counts."""
         path = module_path(self.node)
-        used = [n.target for n in weights]
+        used = list(weights)
         if used and not path:
-            path = used[0].rpartition(".")[0] or used[0]
+            path = str(used[0].target).rpartition(".")[0] or str(used[0].target)
         name = self._unique(path if used else f"{path}/{op}".lstrip("/"))
         if used:
             self.layers.append(Layer(name, path, op, used))
@@ -111,14 +112,12 @@ class Lowering:
         """The token of a node's value, cast to `dtype` where it has another."""
         known = self.program.constant(node)
         if known is not None:
-            return self.tensor(known if dtype is None else known.to(dtype), node.target)
+            return self.tensor(known, str(node.target), dtype)
         if not isinstance(node.meta["val"], Tensor):
             raise Unsupported("a size that depends on the inputs is used as a number")
         token = self._tokens[node]
         if dtype is not None and node.meta["val"].dtype != dtype:
-            return self.builder.add(
-                "cast", [token], {"dtype": type_name(dtype)}, name=self._unique(f"{node.name}/cast")
-            )
+            return self.add("cast", [token], dtype=type_name(dtype))
         return token
 
     def operand(self, value: fx.Node | float | int | bool, dtype: torch.dtype) -> Token:
@@ -151,13 +150,15 @@ class Lowering:
             size = size.node.expr
         return size if isinstance(size, int) else size_text(size, self.program.symbols)
 
-    def tensor(self, value: Tensor, name: str) -> Token:
-        """Stores plain numbers, once however often they are used."""
-        key = _identity(value) if value.dim() else ("number", value.dtype, value.item())
+    def tensor(self, value: Tensor, name: str, dtype: torch.dtype | None = None) -> Token:
+        """Stores plain numbers, as `dtype` where that is given, once however often they are used."""
+        dtype = dtype or value.dtype
+        key = (_identity(value) if value.dim() else ("number", value.item()), dtype)
         if key not in self._stored:
-            type_name(value.dtype)
-            array = value.contiguous().numpy()
-            self._stored[key] = self.builder.tensor(self._unique(name), array)
+            type_name(dtype)
+            self._stored[key] = self.builder.tensor(self._unique(name), value.to(dtype).contiguous().numpy())
+            # A tensor is known by its place in memory, which must not be given to another.
+            self._alive.append(value)
         return self._stored[key]
 
     def keep(self, value: Tensor, name: str) -> Token:
@@ -169,9 +170,11 @@ class Lowering:
     def matrix(self, node: fx.Node, groups: int = 1) -> Token:
         """Stores the weight of a layer, (m, ...), as a matrix of m rows, once however many layers share it."""
         value = self.program.constant(node)
+        if value is None:
+            raise Unsupported("its weight is computed from the inputs")
         key = (*_identity(value), groups)
         if key not in self._stored:
-            rows = value.reshape(value.shape[0], -1)
+            rows = value.flatten(1)
             name = self._unique(node.target)
             integers = self.program.integers.get(node.target)
             scaled = None if integers is None else _scales(rows, integers.reshape(rows.shape))

@@ -25,10 +25,9 @@ def known(at: Lowering, x, *params) -> Token:
         raise Unsupported(f"with parameters {params}, this is none of gossamer's activations")
     name, values = found
     dtype = at.node.meta["val"].dtype
-    attrs = activation(name, list(values))
     if not dtype.is_floating_point:
         return _clamped(at, x, name, values, dtype)
-    return at.add("map", [at.value(x, dtype)], **attrs)
+    return at.add("map", [at.value(x, dtype)], **(activation(name, list(values)) or {}))
 
 
 def _clamped(at: Lowering, x, name: str, values: tuple[float, ...], dtype: torch.dtype) -> Token:

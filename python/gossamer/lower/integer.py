@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import ops_i8  # noqa: F401  (defines the integer ops in torch)
+from ..program import shape_of
 from . import Lowering, Token, lowers
 from .layers import convolution_weight, geometry
 
@@ -80,3 +82,45 @@ def add_i8(at: Lowering, a, b, a_scale, a_zero_point, b_scale, b_zero_point, zer
         b={"scale": b_scale, "zero_point": b_zero_point},
         output=_bytes([zero_point, lo, hi]),
     )
+
+
+def _mean(x_zero_point: int, scale: float, output: list[int]) -> dict[str, Any]:
+    """How a mean of bytes becomes a byte."""
+    return {"x_zero_point": x_zero_point, "scale": scale, "output": _bytes(output)}
+
+
+def _windows(kernel, stride, padding, dilation, ceil_mode) -> dict[str, Any]:
+    return {**geometry(kernel, stride, padding, dilation), "ceil_mode": ceil_mode}
+
+
+@lowers("gossamer.max_pool_i8.default")
+def max_pool_i8(at: Lowering, x, kernel, stride, padding, dilation, ceil_mode) -> Token:
+    return at.add("pool", [at.value(x)], kind="max", **_windows(kernel, stride, padding, dilation, ceil_mode))
+
+
+@lowers("gossamer.avg_pool_i8.default")
+def avg_pool_i8(
+    at: Lowering, x, kernel, stride, padding, ceil_mode, count_include_pad, divisor, x_zero_point, scale, output
+) -> Token:
+    return at.add(
+        "pool",
+        [at.value(x)],
+        kind="avg",
+        **_windows(kernel, stride, padding, [1] * len(kernel), ceil_mode),
+        count_include_pad=count_include_pad,
+        divisor=divisor,
+        mean=_mean(x_zero_point, scale, output),
+    )
+
+
+@lowers("gossamer.adaptive_avg_pool_i8.default")
+def adaptive_avg_pool_i8(at: Lowering, x, output_size, x_zero_point, scale, output) -> Token:
+    mean = _mean(x_zero_point, scale, output)
+    return at.add("adaptive_pool", [at.value(x)], kind="avg", output_size=list(output_size), mean=mean)
+
+
+@lowers("gossamer.mean_i8.default")
+def mean_i8(at: Lowering, x, axes, keepdim, x_zero_point, scale, output) -> Token:
+    rank = len(shape_of(x))
+    axes = sorted(a % rank for a in axes)
+    return at.add("mean_i8", [at.value(x)], axes=axes, keepdim=keepdim, mean=_mean(x_zero_point, scale, output))

@@ -75,6 +75,10 @@ def adaptive_max_pool(at: Lowering, x, output_size) -> list[Token | None]:
 
 def _adaptive(at: Lowering, x, kind: str, output_size) -> Token:
     n = _spatial(at)
+    if all(size == 1 for size in _spread(output_size, n)):
+        rank = len(shape_of(x))
+        fn = {"avg": "mean", "max": "max"}[kind]
+        return at.add("reduce", [at.value(x)], fn=fn, axes=list(range(rank - n, rank)), keepdim=True)
     sizes = [at.size(s) for s in _spread(output_size, n)]
     if len(shape_of(x)) == n + 2:
         return at.add("adaptive_pool", [at.value(x)], kind=kind, output_size=sizes)
@@ -103,9 +107,9 @@ def _padded(at: Lowering, x, amounts: list[int], mode: str, value: float | None)
     rank = len(shape_of(x))
     # torch lists the last dimension first.
     pairs = [[0, 0]] * (rank - len(amounts) // 2) + [list(amounts[i : i + 2]) for i in range(0, len(amounts), 2)][::-1]
-    token, sizes = at.value(x), at.sizes(x)
+    token, sizes = at.value(x), shape_of(x)
     if mode == "circular":
-        return _wrapped(at, token, pairs, shape_of(x))
+        return _wrapped(at, token, pairs, sizes)
     for axis, pair in enumerate(pairs):
         cut = [max(-p, 0) for p in pair]
         if any(cut):
@@ -131,12 +135,16 @@ def _wrapped(at: Lowering, token: Token, pairs: list[list[int]], shape: list[Any
 @lowers("aten.upsample_nearest1d.vec", "aten.upsample_nearest2d.vec")
 def upsample_nearest(at: Lowering, x, output_size, scale_factors) -> Token:
     before, after = at.sizes(x), at.sizes()
-    whole = all(isinstance(s, int) for s in [*before[2:], *after[2:]])
-    if not whole or any(b % a for a, b in zip(before[2:], after[2:], strict=True)):
+    small, large = ([s for s in sizes[2:] if isinstance(s, int)] for sizes in (before, after))
+    if (
+        len(small) + 2 != len(before)
+        or len(large) != len(small)
+        or any(b % a for a, b in zip(small, large, strict=True))
+    ):
         raise Unsupported("resizing that is not by a whole factor")
-    factors = [b // a for a, b in zip(before[2:], after[2:], strict=True)]
-    apart = [s for size in before[2:] for s in (size, 1)]
-    wide = [s for size, factor in zip(before[2:], factors, strict=True) for s in (size, factor)]
+    factors = [b // a for a, b in zip(small, large, strict=True)]
+    apart = [s for size in small for s in (size, 1)]
+    wide = [s for size, factor in zip(small, factors, strict=True) for s in (size, factor)]
     y = at.add("reshape", [at.value(x)], shape=[*before[:2], *apart])
     y = at.add("expand", [y], shape=[*before[:2], *wide])
     return at.add("reshape", [y], shape=after)

@@ -50,8 +50,8 @@ def expand(at: Lowering, x, size, implicit) -> Token:
 
 @lowers("aten.repeat.default")
 def repeat(at: Lowering, x, repeats) -> Token:
-    shape = at.sizes(x)
-    shape = [1] * (len(repeats) - len(shape)) + shape
+    known = at.sizes(x)
+    shape = [*[1] * (len(repeats) - len(known)), *known]
     counts = [at.size(r) for r in repeats]
     # Each dimension becomes a pair: which copy, and where in it.
     y = at.add("reshape", [at.value(x)], shape=[s for size in shape for s in (1, size)])

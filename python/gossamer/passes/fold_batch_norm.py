@@ -21,7 +21,7 @@ def fold_batch_norm(program: Program) -> Program:
         affine = scale_and_shift(program, norm)
         if output is None or affine is None or not _folds(program, x, norm):
             continue
-        weight, bias = program.constant(x.args[1]), program.constant(x.args[2])
+        weight, bias = program.weight(x), program.constant(x.args[2])
         scale, shift = affine
         moved = weight.double() * scale.reshape(-1, *[1] * (weight.dim() - 1))
         if bias is not None:

@@ -21,10 +21,10 @@ def fold_constants(program: Program) -> Program:
     sources: dict[fx.Node, list[Tensor]] = {}
     for node in list(program.graph.nodes):
         if node.op == "get_attr":
-            value = program.constant(node)
-            if value is not None:
-                values[node] = value
-                sources[node] = [value] if value.dtype == torch.int8 else []
+            constant = program.constant(node)
+            if constant is not None:
+                values[node] = constant
+                sources[node] = [constant] if constant.dtype == torch.int8 else []
         elif node.op == "call_function" and _foldable(node, values):
             args = fx.map_arg(node.args, values.__getitem__)
             kwargs = fx.map_arg(node.kwargs, values.__getitem__)

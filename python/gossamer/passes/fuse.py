@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, fx
 
@@ -12,8 +14,8 @@ from .drop_identities import same_shape
 aten = torch.ops.aten
 gossamer = torch.ops.gossamer
 
-# Where each layer has its weight, bias, residual, activation and the activation's parameters.
-_WEIGHT, _BIAS, _RESIDUAL = 1, 2, 3
+# Where each layer has its bias, residual, activation and the activation's parameters.
+_BIAS, _RESIDUAL = 2, 3
 _ACTIVATION = {gossamer.conv.default: (8, 9), gossamer.linear.default: (4, 5)}
 
 
@@ -43,7 +45,7 @@ def _only_user(node: fx.Node) -> fx.Node | None:
     return users[0] if len(users) == 1 and users[0].op == "call_function" else None
 
 
-def _addend(program: Program, node: fx.Node) -> tuple[fx.Node, object] | None:
+def _addend(program: Program, node: fx.Node) -> tuple[fx.Node, Any] | None:
     """The sum that alone reads a node, and what is added to it."""
     total = _only_user(node)
     if total is None or total.target is not aten.add.Tensor:
@@ -59,16 +61,13 @@ def _add_bias(program: Program, layer: fx.Node) -> fx.Node:
     if found is None:
         return layer
     total, other = found
-    value, m = program.constant(other), program.constant(layer.args[_WEIGHT]).shape[0]
+    value, m = program.constant(other), program.weight(layer).shape[0]
     if layer.args[_BIAS] is not None or value is None or value.dtype != torch.float32:
         return layer
     channel = 1 if layer.target is gossamer.conv.default else layer.meta["val"].dim() - 1
     if not _along(value, layer.meta["val"].dim(), channel, m):
         return layer
-    bias = other if value.dim() == 1 else program.add_constant(other.target, value.reshape(m), before=layer)
-    if value.dim() == 1:
-        layer.prepend(other)
-    layer.update_arg(_BIAS, bias)
+    layer.update_arg(_BIAS, program.add_constant(other.target, value.reshape(m), before=layer))
     program.replace(total, layer)
     return layer
 

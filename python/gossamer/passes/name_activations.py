@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import fx
 
@@ -34,7 +36,7 @@ def _leaky_relu(program: Program, node: fx.Node) -> fx.Node | None:
     return program.call(aten.leaky_relu.default, (node.args[0], float(slope)), like=node)
 
 
-def _factors(node: fx.Node) -> list[tuple[object, object]]:
+def _factors(node: fx.Node) -> list[tuple[Any, Any]]:
     a, b = node.args[:2]
     return [(a, b), (b, a)]
 
@@ -94,5 +96,5 @@ def _clamped_plus_three(node: fx.Node) -> fx.Node | None:
     return None
 
 
-def _calls(node: object, *targets: object) -> bool:
+def _calls(node: Any, *targets: object) -> bool:
     return isinstance(node, fx.Node) and node.op == "call_function" and node.target in targets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -54,7 +55,7 @@ def _make_conv(program, node, x, weight, bias, stride, pads, dilation, groups) -
     if bias is not None and program.constant(bias) is None:
         return None
     kernel = weight.meta["val"].shape[2:]
-    geometry = (_spread(stride, kernel), pads, _spread(dilation, kernel), groups, "", [])
+    geometry: tuple[Any, ...] = (_spread(stride, kernel), pads, _spread(dilation, kernel), groups, "", [])
     if x.meta["val"].dim() == rank:
         return program.call(gossamer.conv.default, (x, weight, bias, None, *geometry), like=node)
     # torch takes one image without a batch; the layer does not.
@@ -90,8 +91,9 @@ def _conv_w8(program: Program, node: fx.Node) -> fx.Node | None:
 def _scaled(program: Program, node: fx.Node, weight: fx.Node, scale: fx.Node) -> fx.Node:
     """The weight that integers and their scales stand for; the file holds the integers."""
     q, factor = program.constant(weight), program.constant(scale)
-    value = q.float() * factor.reshape(-1, *[1] * (q.dim() - 1))
-    made = program.add_constant(weight.target, value, before=node)
+    assert q is not None and factor is not None, f"{node.name} has a weight that is computed"
+    scaled = q.float() * factor.reshape(-1, *[1] * (q.dim() - 1))
+    made = program.add_constant(weight.target, scaled, before=node)
     made.meta.update({k: v for k, v in weight.meta.items() if k != "val"})
     program.integers[made.target] = q
     return made
@@ -106,7 +108,37 @@ def _addmm(program: Program, node: fx.Node) -> fx.Node | None:
 
 def _matmul(program: Program, node: fx.Node) -> fx.Node | None:
     x, weight = arguments(node)
+    if program.constant(x) is not None and weight.meta["val"].dim() == 2:
+        return _from_left(program, node, x, weight)
     return _make_transposed(program, node, x, weight, None)
+
+
+def _from_left(program: Program, node: fx.Node, weight: fx.Node, x: fx.Node) -> fx.Node | None:
+    """`W @ x` as the transpose of the layer `x.T @ W.T`, which is how a sparse matrix is multiplied in torch."""
+    turned = _turned(program, node, x)
+    y = _make_linear(program, node, turned, weight, None)
+    if y is None:
+        return None
+    y.meta["val"] = node.meta["val"].t()
+    for user in list(node.users):
+        if _turns(user):
+            program.replace(user, y)
+    return program.call(aten.permute.default, (y, [1, 0]), like=node)
+
+
+def _turns(node: fx.Node) -> bool:
+    """Whether a node transposes a matrix."""
+    swaps = node.target is aten.transpose.int and {a % 2 for a in node.args[1:]} == {0, 1}
+    return node.target is aten.t.default or swaps or (node.target is aten.permute.default and [*node.args[1]] == [1, 0])
+
+
+def _turned(program: Program, before: fx.Node, x: fx.Node) -> fx.Node:
+    """The transpose of a matrix."""
+    if x.op == "call_function" and x.meta["val"].dim() == 2 and _turns(x):
+        return x.args[0]
+    made = program.call(aten.permute.default, (x, [1, 0]), like=x, before=before)
+    made.meta["val"] = x.meta["val"].t()
+    return made
 
 
 def _make_transposed(program: Program, node: fx.Node, x, weight, bias) -> fx.Node | None:

@@ -21,7 +21,7 @@ def round_weights(program: Program, weights: str) -> Program:
     made: dict[tuple, tuple[Tensor, Tensor | None]] = {}
     for layer in program.calls(gossamer.conv.default, gossamer.linear.default):
         node = layer.args[1]
-        value = program.constant(node)
+        value = program.weight(layer)
         depthwise = layer.target is gossamer.conv.default and layer.args[7] > 1 and value.shape[1] == 1
         if node.target in program.integers or depthwise:
             continue
@@ -30,7 +30,7 @@ def round_weights(program: Program, weights: str) -> Program:
             rounded = _to_float16(value) if weights == "float16" else _to_int8(value)
             if rounded is None:
                 program.notes.append(f"{node.target} stays float32: it has values that float16 cannot hold")
-            made[key] = rounded or (value, None)
+            made[key] = (value, None) if rounded is None else rounded
         rounded_value, integers = made[key]
         if rounded_value is value:
             continue
@@ -44,14 +44,14 @@ def round_weights(program: Program, weights: str) -> Program:
     return program
 
 
-def _to_float16(value: Tensor) -> tuple[Tensor, None] | None:
+def _to_float16(value: Tensor) -> tuple[Tensor, Tensor | None] | None:
     rounded = value.half().float()
     return (rounded, None) if rounded.isfinite().all() else None
 
 
-def _to_int8(value: Tensor) -> tuple[Tensor, Tensor]:
+def _to_int8(value: Tensor) -> tuple[Tensor, Tensor | None]:
     """The nearest integers in [-127, 127] times a scale for each row: the scale is the row's largest value over 127."""
-    rows = value.reshape(value.shape[0], -1)
+    rows = value.flatten(1)
     largest = rows.abs().amax(1, keepdim=True) if rows.numel() else rows.new_zeros((rows.shape[0], 1))
     # A row whose scale would not be a normal number is as good as zero.
     scale = torch.where(largest / 127 >= torch.finfo(torch.float32).tiny, largest / 127, 1.0)

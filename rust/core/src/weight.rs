@@ -912,6 +912,27 @@ impl Matrix {
         Ok(Arc::new(make(self)?.0))
     }
 
+    /// The matrix with its zeros written out, made once; itself where it is dense.
+    ///
+    /// # Errors
+    /// [`Error::Format`](crate::error::Error::Format) where the dense form does not fit in memory.
+    pub fn to_dense(self: &Arc<Matrix>) -> Result<Arc<Matrix>> {
+        let shape = (self.m, self.k, self.groups);
+        let scales = || self.scales.clone();
+        match &self.structure {
+            Structure::Sparse(sparse) => self.form("dense", |matrix| {
+                let dense = match sparse.values.dtype() {
+                    DType::Int8 => Matrix::dense(shape, &matrix.to_rows::<i8>(), scales()),
+                    DType::Float16 => Matrix::dense(shape, &matrix.to_rows::<f16>(), scales()),
+                    _ => Matrix::dense(shape, &matrix.to_rows::<f32>(), scales()),
+                }?;
+                let bytes = dense.bytes();
+                Ok((dense, bytes))
+            }),
+            Structure::Dense(_) | Structure::LowRank { .. } => Ok(Arc::clone(self)),
+        }
+    }
+
     /// Bytes of the forms that were made of it.
     pub fn form_bytes(&self) -> usize {
         self.forms.try_lock().map_or(0, |forms| forms.iter().map(|form| form.bytes).sum())

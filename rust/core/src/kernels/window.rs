@@ -93,6 +93,11 @@ impl Window2 {
         [self.oh, self.ow]
     }
 
+    /// Inputs from one output to the next.
+    pub fn stride(&self) -> [usize; 2] {
+        self.stride
+    }
+
     /// Taps, `[rows, columns]`.
     pub fn kernel(&self) -> [usize; 2] {
         self.kernel

@@ -233,9 +233,9 @@ impl Run {
     /// As a product of the weight and a panel of what the taps see.
     fn strips(self, geometry: &Geometry, site: &Site<'_>) -> Result<Step> {
         let matrix = site.args.matrix(1)?;
-        let chain = Chain::new(matrix, site.tier);
-        let (_, fill) = pick(pack::TABLE_F32, site.tier);
         let (from, to, groups, taps) = (self.from, self.to, self.groups, self.taps());
+        let chain = Chain::new(matrix, to.plane, site.tier)?;
+        let (_, fill) = pick(pack::TABLE_F32, site.tier);
         let (depth, m) = (from.channels / groups, to.channels / groups);
         // Where a strip of the input is what the taps see it is read in place: its rows are whole vectors, being features.
         let direct = geometry.is_pointwise();
@@ -243,7 +243,7 @@ impl Run {
         let nr = chain.nr();
         let panel_len = if direct { 0 } else { chain.panel() };
         let scratch = (panel_len + chain.scratch()) * size_of::<f32>();
-        let (name, flops, bytes) = (chain.name(), chain.flops(), chain.bytes());
+        let (name, reason, flops, bytes) = (chain.name(), chain.reason(), chain.flops(), chain.bytes());
         let columns = (to.n * to.plane) as f64;
         let mut step = Step::new(name, move |frame: &Frame<'_>| {
             let x = frame.input::<f32>(0).as_ptr();
@@ -314,6 +314,7 @@ impl Run {
                 }
             });
         });
+        step.reason = reason;
         step.scratch = scratch;
         step.flops = flops * columns;
         step.weight_bytes = bytes;

@@ -7,12 +7,12 @@ use super::frame::Shared;
 use super::integer::{self, Quantized};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::{Result, ensure};
+use crate::isa::Tier;
 use crate::kernels::pack::{self, Fill, LANES_U8, Taps};
 use crate::kernels::strip_i8::{LANES, NR, StripI8};
-use crate::kernels::window::Window2;
-use crate::kernels::{depthwise_i8, gemm_i8, pick};
+use crate::kernels::{depthwise_i8, gemm_i8, pick, spmm_i8};
 use crate::tensor::{DType, Meta, Planes};
-use crate::weight::{Matrix, Plain, QUAD, Structure};
+use crate::weight::{Plain, QUAD, Structure};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -61,7 +61,12 @@ impl Operator for ConvI8 {
             );
             weight.m()
         };
-        ensure!(m.is_multiple_of(geometry.groups), Graph, "{m} output channels are no {} groups", geometry.groups);
+        ensure!(
+            m.is_multiple_of(geometry.groups),
+            Graph,
+            "{m} output channels are no {} groups",
+            geometry.groups
+        );
         Ok(vec![self.quantized.infer(args, m, k, geometry.output(x, m)?)?])
     }
 
@@ -84,36 +89,37 @@ impl ConvI8 {
         let residual_pitch = pitch_of_residual(site);
         let taps = window.kernel()[0] * window.kernel()[1];
         let weight: Arc<Plain> = Arc::clone(site.args.plain(1, DType::Int8, to.channels * taps)?);
-        let sums: Vec<i32> =
-            weight.of::<i8>().chunks_exact(taps).map(|filter| filter.iter().map(|&w| i32::from(w)).sum()).collect();
+        let sums: Vec<i32> = weight
+            .of::<i8>()
+            .chunks_exact(taps)
+            .map(|filter| filter.iter().map(|&w| i32::from(w)).sum())
+            .collect();
         let epilogue = self.quantized.epilogue(site, &sums)?;
         let (tier, kernel) = pick(depthwise_i8::TABLE, site.tier);
-        let runs = Runs::new(from.channels, to.channels, to.pitch);
         let zero_point = self.quantized.x_zero_point;
         let size = out.dtype.size();
         let (flops, weight_bytes) = (2.0 * (to.n * to.channels * to.plane * taps) as f64, weight.bytes.len());
+        let runs = Runs::new(from.channels, to.channels, to.pitch);
         let mut step = Step::new(format!("depthwise_i8/{tier}"), move |frame: &Frame<'_>| {
             let (x, weights) = (frame.input::<u8>(0), weight.of::<i8>());
-            let residual = epilogue.residual.map_or(&[][..], |_| frame.input::<u8>(4));
+            let residual = epilogue.residual.map(|_| frame.input::<u8>(4));
             let out = Shared(frame.output_ptr::<u8>(0));
             frame.pool.run(to.n * runs.count(), &|item, _| {
                 let (image, run) = (item / runs.count(), runs.at(item % runs.count()));
-                let source = (image * from.channels + run.source) * from.pitch;
                 let (start, end) = (image * to.channels + run.first, image * to.channels + run.last);
                 let call = depthwise_i8::Channels {
                     window: &window,
-                    x: &x[source..],
+                    x: &x[(image * from.channels + run.source) * from.pitch..],
                     x_pitch: if run.same { 0 } else { from.pitch },
                     x_zero_point: zero_point,
                     weights: &weights[run.first * taps..run.last * taps],
                     requant: epilogue.rows(run.first, run.last - run.first),
-                    residual: residual.get(start * residual_pitch..).unwrap_or_default(),
+                    residual: residual.map_or(&[], |residual| &residual[start * residual_pitch..]),
                     residual_pitch,
                     out_pitch: to.pitch,
                 };
                 // SAFETY: the output holds that many planes a pitch apart; each run is one item's.
-                let out = unsafe { out.part(start * to.pitch * size, end * to.pitch * size) };
-                kernel(&call, out);
+                kernel(&call, unsafe { out.part(start * to.pitch * size, end * to.pitch * size) });
             });
         });
         step.flops = flops;
@@ -132,23 +138,25 @@ impl ConvI8 {
         let taps = window.kernel()[0] * window.kernel()[1];
         let stored = integer::matrix(&site.args)?;
         let epilogue = self.quantized.epilogue(site, &integer::row_sums(stored))?;
-        let matrix = match stored.structure() {
-            Structure::Dense(_) => Arc::clone(stored),
-            _ => stored.form("dense", |stored| {
-                let dense = Matrix::dense((stored.m(), stored.k(), groups), &stored.to_rows::<i8>(), None)?;
-                let bytes = dense.bytes();
-                Ok((dense, bytes))
-            })?,
+        let form = match stored.structure() {
+            Structure::Dense(_) => Form::Dense(pick(gemm_i8::TABLE, site.tier)),
+            _ => Form::Sparse(pick(spmm_i8::TABLE, site.tier)),
         };
-        let (tier, kernel) = pick(gemm_i8::TABLE, site.tier);
+        let matrix = Arc::clone(stored);
         let (_, fill) = pick(pack::TABLE_U8, site.tier);
         let direct = self.geometry.is_pointwise();
         let zero_point = self.quantized.x_zero_point;
         let size = out.dtype.size();
-        let panel_len = matrix.k().next_multiple_of(QUAD) * NR;
+        // A dense kernel reads its own panel, made of a few channels' rows at a time; a sparse one the rows themselves.
+        let channels_at_once = if matches!(form, Form::Dense(_)) { CHANNELS.min(depth) } else { depth };
+        let panel_len =
+            if matches!(form, Form::Dense(_)) { matrix.k().next_multiple_of(QUAD) * NR } else { 0 };
+        // Rows are read over whole strips by a sparse kernel, which the end of the last plane may not have.
+        let in_place = direct && (matches!(form, Form::Dense(_)) || from.pitch.is_multiple_of(NR));
         let (strips, rows) = super::product::cut(to.plane, to.n * groups, m, NR, site.threads, true);
-        let (flops, bytes) = (2.0 * (matrix.m() * matrix.k() * to.n * to.plane) as f64, matrix.bytes());
-        let mut step = Step::new(format!("gemm_i8/{tier}"), move |frame: &Frame<'_>| {
+        let stored_values = if let Form::Sparse(_) = form { matrix.nnz() } else { matrix.m() * matrix.k() };
+        let (flops, bytes) = (2.0 * (stored_values * to.n * to.plane) as f64, matrix.bytes());
+        let mut step = Step::new(form.name(), move |frame: &Frame<'_>| {
             let x = Shared(frame.input::<u8>(0).as_ptr().cast_mut());
             let residual = epilogue.residual.map(|_| Shared(frame.input::<u8>(4).as_ptr().cast_mut()));
             let out = Shared(frame.output_ptr::<u8>(0));
@@ -162,16 +170,13 @@ impl ConvI8 {
                 let panel = frame.scratch_ptr::<u8>(worker);
                 let plain = panel.wrapping_add(panel_len);
                 let mut found = Taps::default();
-                if !direct {
+                if !in_place {
                     found.find(&window, (p0, n), LANES_U8);
                 }
-                for c0 in (0..depth).step_by(CHANNELS) {
-                    let channels = CHANNELS.min(depth - c0);
+                for c0 in (0..depth).step_by(channels_at_once.max(1)) {
+                    let channels = channels_at_once.min(depth - c0);
                     let first = planes.wrapping_add(c0 * from.pitch);
-                    let mut pointers = Vec::with_capacity(channels * taps);
-                    if direct {
-                        pointers.extend((0..channels).map(|c| first.wrapping_add(c * from.pitch + p0).cast_const()));
-                    } else {
+                    if !in_place {
                         for tap in 0..taps {
                             let call = Fill {
                                 taps: &found,
@@ -187,36 +192,85 @@ impl ConvI8 {
                             // for each of their taps.
                             unsafe { fill(&call) };
                         }
-                        pointers.extend((0..channels * taps).map(|r| plain.wrapping_add(r * NR).cast_const()));
                     }
-                    // SAFETY: rows are whole vectors of columns; `c0 * taps` is a multiple of four, and the panel has room for
-                    // all groups of the depth.
-                    unsafe { (kernel.pack)(&pointers, n, panel.wrapping_add(c0 * taps * NR), NR) };
+                    if let Form::Dense((_, kernel)) = &form {
+                        let (base, apart, rows) = if in_place {
+                            (first.wrapping_add(p0), from.pitch, channels)
+                        } else {
+                            (plain, NR, channels * taps)
+                        };
+                        let rows: Vec<*const u8> =
+                            (0..rows).map(|r| base.wrapping_add(r * apart).cast_const()).collect();
+                        // SAFETY: rows are whole vectors of columns; `c0 * taps` is a multiple of four, and the panel has room
+                        // for all groups of the depth.
+                        unsafe { (kernel.pack)(&rows, n, panel.wrapping_add(c0 * taps * NR), NR) };
+                    }
                 }
                 let channel = image * to.channels + group * m;
+                let sparse_panel = if in_place { (planes.wrapping_add(p0), from.pitch) } else { (plain, NR) };
+                let (source, stride) = if let Form::Dense(_) = form { (panel, NR) } else { sparse_panel };
                 let call = StripI8 {
-                    weight: matrix.tiles_i8(group),
+                    weight: (),
                     rows: rows[part],
-                    panel: panel.cast_const(),
-                    panel_stride: NR,
+                    panel: source.cast_const(),
+                    panel_stride: stride,
                     n,
                     out: out.get().wrapping_add((channel * to.pitch + p0) * size),
                     out_stride: to.pitch,
-                    residual: residual
-                        .map_or(std::ptr::null(), |r| r.get().wrapping_add(channel * residual_pitch + p0).cast_const()),
+                    residual: residual.map_or(std::ptr::null(), |r| {
+                        r.get().wrapping_add(channel * residual_pitch + p0).cast_const()
+                    }),
                     residual_stride: residual_pitch,
                     requant: epilogue.rows(group * m, m),
                 };
                 // SAFETY: as above; the output's rows are whole vectors, and no other item has these columns of these rows.
-                unsafe { (kernel.run)(&call) };
+                unsafe {
+                    match &form {
+                        Form::Dense((_, kernel)) => (kernel.run)(&with(&call, matrix.tiles_i8(group))),
+                        // Sparse rows of all groups are one matrix: rows count through, pointers count from its row 0.
+                        Form::Sparse((_, kernel)) => {
+                            let base = group * m;
+                            let mut whole = with(&call, matrix.rows());
+                            whole.rows = (call.rows.0 + base, call.rows.1 + base);
+                            whole.out = call.out.wrapping_sub(base * to.pitch * size);
+                            if !call.residual.is_null() {
+                                whole.residual = call.residual.wrapping_sub(base * residual_pitch);
+                            }
+                            whole.requant = epilogue.rows(0, to.channels);
+                            kernel(&whole);
+                        }
+                    }
+                }
             });
         });
-        step.scratch = panel_len + CHANNELS * taps * NR;
+        step.scratch = panel_len + if in_place { 0 } else { channels_at_once * taps * NR };
         step.flops = flops;
         step.weight_bytes = bytes;
         debug_assert!(to.pitch.is_multiple_of(LANES));
         Ok(step.into())
     }
+}
+
+/// The kernel of a weight's form.
+enum Form {
+    Dense((Tier, gemm_i8::Kernel)),
+    Sparse((Tier, spmm_i8::Kernel)),
+}
+
+impl Form {
+    fn name(&self) -> String {
+        match self {
+            Form::Dense((tier, _)) => format!("gemm_i8/{tier}"),
+            Form::Sparse((tier, _)) => format!("spmm_i8/{tier}"),
+        }
+    }
+}
+
+/// The call with a weight.
+fn with<'a, W>(call: &StripI8<'a, ()>, weight: W) -> StripI8<'a, W> {
+    let StripI8 { rows, panel, panel_stride, n, out, out_stride, residual, residual_stride, requant, .. } =
+        *call;
+    StripI8 { weight, rows, panel, panel_stride, n, out, out_stride, residual, residual_stride, requant }
 }
 
 /// Bytes from one plane of the residual to the next.

@@ -49,7 +49,11 @@ impl Quantized {
     pub(super) fn infer(&self, args: &Args<'_>, m: usize, k: usize, shape: Vec<usize>) -> Result<Meta> {
         let x = args.meta(0)?;
         ensure!(x.dtype == DType::UInt8, Graph, "input {x}: expected uint8");
-        ensure!(k <= MAX_DEPTH, Graph, "a depth of {k} may overflow 32 bits; at most {MAX_DEPTH} is computed in int8");
+        ensure!(
+            k <= MAX_DEPTH,
+            Graph,
+            "a depth of {k} may overflow 32 bits; at most {MAX_DEPTH} is computed in int8"
+        );
         args.plain(2, DType::Float32, m)?;
         args.plain(3, DType::Float32, m)?;
         ensure!(args.has(4) == self.residual.is_some(), Graph, "a residual and its scale go together");
@@ -71,7 +75,9 @@ impl Quantized {
             offset: sums.iter().map(|sum| -i32::from(self.x_zero_point) * sum).collect(),
             scale: Arc::clone(site.args.plain(2, DType::Float32, m)?),
             bias: Arc::clone(site.args.plain(3, DType::Float32, m)?),
-            residual: self.residual.map(|Scaled { scale, zero_point }| strip_i8::Residual { scale, zero_point }),
+            residual: self
+                .residual
+                .map(|Scaled { scale, zero_point }| strip_i8::Residual { scale, zero_point }),
             output: match self.output {
                 Some(Bytes { zero_point, lo, hi }) => strip_i8::Output::U8 { zero_point, lo, hi },
                 None => strip_i8::Output::F32 { lo: f32::NEG_INFINITY, hi: f32::INFINITY },
@@ -108,7 +114,10 @@ pub(super) fn matrix<'a>(args: &Args<'a>) -> Result<&'a Arc<Matrix>> {
     let plain = matrix.dtype() == DType::Int8 && matrix.scales().is_none();
     let low_rank = matches!(matrix.structure(), Structure::LowRank { .. });
     if !plain || low_rank {
-        return Err(Error::Graph(format!("weight is {}, expected dense or sparse int8 without scales", matrix.format())));
+        return Err(Error::Graph(format!(
+            "weight is {}, expected dense or sparse int8 without scales",
+            matrix.format()
+        )));
     }
     Ok(matrix)
 }
@@ -122,7 +131,8 @@ pub(super) fn row_sums(matrix: &Matrix) -> Vec<i32> {
                 let block = rows.at(b);
                 let mut at = block.starts[0] as usize;
                 for (sum, &count) in sums.iter_mut().zip(block.counts) {
-                    *sum += block.values[at..][..usize::from(count)].iter().map(|&w| i32::from(w)).sum::<i32>();
+                    *sum +=
+                        block.values[at..][..usize::from(count)].iter().map(|&w| i32::from(w)).sum::<i32>();
                     at += usize::from(count);
                 }
             }

@@ -57,6 +57,7 @@ impl Operator for Linear {
 
         if let Some(vectors) = Vectors::new(matrix, columns, site.tier, site.threads)? {
             let (scratch, flops, bytes) = (vectors.scratch(), vectors.flops(), vectors.bytes());
+            let reason = vectors.reason();
             let mut step = Step::new(vectors.name(), move |frame: &Frame<'_>| {
                 let bias = bias.as_ref().map(|bias| bias.of::<f32>());
                 let residual = has_residual.then(|| frame.input::<f32>(3));
@@ -65,19 +66,20 @@ impl Operator for Linear {
                     apply.to(frame.output(0));
                 }
             });
+            step.reason = reason;
             step.scratch = scratch * size_of::<f32>();
             step.flops = flops;
             step.weight_bytes = bytes;
             return Ok(step.into());
         }
 
-        let chain = Chain::new(matrix, site.tier);
+        let chain = Chain::new(matrix, columns, site.tier)?;
         let (_, transpose) = pick(relayout::TABLE, site.tier);
         let nr = chain.nr();
         let (strips, rows) = cut(columns, 1, m, nr, site.threads, true);
         let (panel_len, tallest) = (chain.panel(), rows.iter().map(|(a, b)| b - a).max().unwrap_or(0));
         let scratch = panel_len + tallest * nr + chain.scratch();
-        let (name, flops, bytes) = (chain.name(), chain.flops(), chain.bytes());
+        let (name, reason, flops, bytes) = (chain.name(), chain.reason(), chain.flops(), chain.bytes());
         let mut step = Step::new(name, move |frame: &Frame<'_>| {
             let x = frame.input::<f32>(0);
             let out = Shared(frame.output_ptr::<f32>(0));
@@ -132,6 +134,7 @@ impl Operator for Linear {
                 }
             });
         });
+        step.reason = reason;
         step.scratch = scratch * size_of::<f32>();
         step.flops = flops * columns as f64;
         step.weight_bytes = bytes;

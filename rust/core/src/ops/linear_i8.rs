@@ -6,12 +6,14 @@ use super::frame::Shared;
 use super::integer::{self, Quantized};
 use super::{Args, Frame, Operator, Prepared, Site, Step};
 use crate::error::{Result, ensure};
+use crate::isa::Tier;
+use crate::kernels::spmv_i8::{self, Sell};
 use crate::kernels::strip_i8::Output;
 use crate::kernels::strip_i8::rows::{MAX_ROWS, RowsI8};
 use crate::kernels::{gemv_i8, pick};
 use crate::pool::split;
 use crate::tensor::Meta;
-use crate::weight::{Matrix, Structure, TILE};
+use crate::weight::{Matrix, SparseRows, Structure, TILE};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -42,28 +44,23 @@ impl Operator for LinearI8 {
         let (x, stored) = (site.args.meta(0)?, integer::matrix(&site.args)?);
         let (m, k) = (stored.m(), stored.k());
         let epilogue = self.0.epilogue(site, &integer::row_sums(stored))?;
-        let matrix = match stored.structure() {
-            Structure::Dense(_) => Arc::clone(stored),
-            _ => stored.form("dense", |stored| {
-                let dense = Matrix::dense((m, k, 1), &stored.to_rows::<i8>(), None)?;
-                let bytes = dense.bytes();
-                Ok((dense, bytes))
-            })?,
-        };
-        let (tier, kernel) = pick(gemv_i8::TABLE, site.tier);
+        let form = Form::of(stored, site)?;
         let vectors = x.elements() / k;
         let batches = split(vectors, vectors.div_ceil(MAX_ROWS), 1);
-        let parts = split(m, (4 * site.threads).div_ceil(batches.len().max(1)).min(m.div_ceil(4 * TILE)), TILE);
+        let parts =
+            split(m, (4 * site.threads).div_ceil(batches.len().max(1)).min(m.div_ceil(4 * TILE)), TILE);
         let size = if epilogue.output_is_bytes() { 1 } else { 4 };
-        let (flops, bytes) = (2.0 * (m * k * vectors) as f64, matrix.bytes());
-        let mut step = Step::new(format!("gemv_i8/{tier}"), move |frame: &Frame<'_>| {
+        let stored_values =
+            if matches!(stored.structure(), Structure::Sparse(_)) { stored.nnz() } else { m * k };
+        let (name, bytes) = (form.name(), form.bytes());
+        let mut step = Step::new(name, move |frame: &Frame<'_>| {
             let x = frame.input::<u8>(0);
             let out = Shared(frame.output_ptr::<u8>(0));
             let residual = epilogue.residual.map(|_| frame.input::<u8>(4));
             frame.pool.run(batches.len() * parts.len(), &|item, _| {
                 let ((first, last), rows) = (batches[item / parts.len()], parts[item % parts.len()]);
                 let call = RowsI8 {
-                    weight: matrix.tiles_i8(0),
+                    weight: (),
                     rows,
                     x: x[first * k..].as_ptr(),
                     x_stride: k,
@@ -76,13 +73,73 @@ impl Operator for LinearI8 {
                 };
                 // SAFETY: `pick` found the tier's token; `x` has the batch's rows, output and residual theirs; no other item
                 // has these rows of this batch.
-                unsafe { kernel(&call) };
+                unsafe { form.run(&call) };
             });
         });
-        step.flops = flops;
+        step.flops = 2.0 * (stored_values * vectors) as f64;
         step.weight_bytes = bytes;
         Ok(step.into())
     }
+}
+
+/// A weight with its kernel.
+enum Form {
+    Dense(Tier, gemv_i8::Kernel, Arc<Matrix>),
+    Rows(Tier, unsafe fn(&RowsI8<'_, SparseRows<'_, i8>>), Arc<Matrix>),
+    Sell(Tier, unsafe fn(&RowsI8<'_, &Sell>), Arc<Sell>),
+}
+
+impl Form {
+    fn of(matrix: &Arc<Matrix>, site: &Site<'_>) -> Result<Form> {
+        if let Structure::Dense(_) = matrix.structure() {
+            let (tier, kernel) = pick(gemv_i8::TABLE, site.tier);
+            return Ok(Form::Dense(tier, kernel, Arc::clone(matrix)));
+        }
+        Ok(match pick(spmv_i8::TABLE, site.tier) {
+            (tier, spmv_i8::Kernel::Rows(kernel)) => Form::Rows(tier, kernel, Arc::clone(matrix)),
+            (tier, spmv_i8::Kernel::Sell(kernel)) => {
+                let sell = matrix.form("spmv_i8", |matrix| {
+                    let sell = Sell::new(&matrix.rows());
+                    let bytes = sell.bytes();
+                    Ok((sell, bytes))
+                })?;
+                Form::Sell(tier, kernel, sell)
+            }
+        })
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Form::Dense(tier, ..) => format!("gemv_i8/{tier}"),
+            Form::Rows(tier, ..) | Form::Sell(tier, ..) => format!("spmv_i8/{tier}"),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Form::Dense(_, _, matrix) | Form::Rows(_, _, matrix) => matrix.bytes(),
+            Form::Sell(_, _, sell) => sell.bytes(),
+        }
+    }
+
+    /// # Safety
+    /// What the kernels of `gemv_i8` and `spmv_i8` ask.
+    unsafe fn run(&self, call: &RowsI8<'_, ()>) {
+        // SAFETY: the caller's; `pick` found the tier's token.
+        unsafe {
+            match self {
+                Form::Dense(_, kernel, matrix) => kernel(&with(call, matrix.tiles_i8(0))),
+                Form::Rows(_, kernel, matrix) => kernel(&with(call, matrix.rows())),
+                Form::Sell(_, kernel, sell) => kernel(&with(call, &**sell)),
+            }
+        }
+    }
+}
+
+/// The call with a weight.
+fn with<'a, W>(call: &RowsI8<'a, ()>, weight: W) -> RowsI8<'a, W> {
+    let RowsI8 { rows, x, x_stride, n, out, out_stride, residual, residual_stride, requant, .. } = *call;
+    RowsI8 { weight, rows, x, x_stride, n, out, out_stride, residual, residual_stride, requant }
 }
 
 impl integer::Epilogue {

@@ -16,12 +16,14 @@ mod binary;
 mod bytes;
 mod cat;
 mod conv;
+mod conv_i8;
 mod frame;
 mod integer;
 mod linear;
 mod linear_i8;
 mod map;
 mod normalize;
+mod pool;
 mod product;
 mod reduce;
 pub mod relayout;
@@ -290,6 +292,8 @@ ops! {
     "conv" => conv::Conv,
     /// `y = x Wᵀ + b` over the last dimension.
     "linear" => linear::Linear,
+    /// `conv` in integers.
+    "conv_i8" => conv_i8::ConvI8,
     /// `linear` in integers.
     "linear_i8" => linear_i8::LinearI8,
     /// A function of one variable, element by element.
@@ -302,6 +306,12 @@ ops! {
     "lookup_i8" => bytes::LookupI8,
     /// The sum of two arrays of bytes.
     "add_i8" => bytes::AddI8,
+    /// The greatest or the mean of windows.
+    "pool" => pool::Pool,
+    /// The same over a given number of windows.
+    "adaptive_pool" => pool::AdaptivePool,
+    /// The mean of bytes over axes.
+    "mean_i8" => pool::MeanI8,
     /// Sums, extremes and the like over axes.
     "reduce" => reduce::ReduceOp,
     /// What sums to one along an axis.

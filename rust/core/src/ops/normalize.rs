@@ -47,11 +47,11 @@ impl Operator for Softmax {
     fn prepare(&self, site: &Site<'_>) -> Result<Prepared> {
         let x = site.args.meta(0)?;
         let log = self.log;
-        let dims = Dims {
-            outer: x.shape[..self.axis].iter().product(),
-            axis: x.shape[self.axis],
-            inner: x.shape[self.axis + 1..].iter().product(),
-        };
+        let dims = Dims::new(
+            x.shape[..self.axis].iter().product(),
+            x.shape[self.axis],
+            x.shape[self.axis + 1..].iter().product(),
+        );
         let (tier, kernel) = pick(softmax::TABLE, site.tier);
         let each = dims.axis * dims.inner;
         let group = grouped(dims.outer, each);

@@ -5,7 +5,9 @@
 
 #![allow(unsafe_code, reason = "strips are windows of arrays that several threads write")]
 
+use crate::error::Result;
 use crate::isa::Tier;
+use crate::kernels::spmm_f32::cost;
 use crate::kernels::strip::{Epilogue, LANES, Strip, StripKernel, TILE};
 use crate::kernels::{gemm_f32, pick, spmm_f32};
 use crate::tensor::DType;
@@ -30,12 +32,17 @@ struct Factor {
     matrix: Arc<Matrix>,
     kernel: Kernel,
     name: String,
+    /// Why sparse or dense, where the file has it sparse.
+    reason: String,
     nr: usize,
     kb: usize,
 }
 
 impl Factor {
-    fn new(matrix: &Arc<Matrix>, tier: Tier) -> Factor {
+    /// A matrix for outputs of `columns` columns. One that is stored sparse is computed dense where that is faster.
+    fn new(stored: &Arc<Matrix>, columns: usize, tier: Tier) -> Result<Factor> {
+        let (dense, reason) = prefers_dense(stored, columns, tier);
+        let matrix = &if dense { stored.to_dense()? } else { Arc::clone(stored) };
         let (kernel, found, family, nr, kb) = match (matrix.structure(), matrix.dtype()) {
             (Structure::Dense(_), dtype) => {
                 let (found, kernel) = pick(gemm_f32::TABLE, tier);
@@ -57,7 +64,7 @@ impl Factor {
             }
             (Structure::LowRank { .. }, _) => unreachable!("a chain takes a low-rank weight apart"),
         };
-        Factor { matrix: Arc::clone(matrix), kernel, name: format!("{family}/{found}"), nr, kb }
+        Ok(Factor { matrix: Arc::clone(matrix), kernel, name: format!("{family}/{found}"), reason, nr, kb })
     }
 
     /// Rows of one group.
@@ -132,6 +139,21 @@ impl Factor {
     }
 }
 
+/// Whether a sparse matrix is computed faster with its zeros, and the reason in words.
+fn prefers_dense(matrix: &Matrix, columns: usize, tier: Tier) -> (bool, String) {
+    let Structure::Sparse(sparse) = matrix.structure() else { return (false, String::new()) };
+    let (m, k, nnz) = (matrix.m(), matrix.k(), matrix.nnz());
+    // The widest strip of any tier; what is left over costs both sides alike.
+    let n = columns.clamp(1, 64);
+    let with_zeros = cost::dense_ns(tier, m, k, n);
+    let without = cost::sparse_ns(tier, matrix.dtype(), m, nnz, k.div_ceil(sparse.block()), n);
+    let zeros = 100.0 * (1.0 - nnz as f64 / (m * k).max(1) as f64);
+    let dense = with_zeros < without;
+    let verdict = if dense { "computed dense" } else { "sparse" };
+    let times = if dense { without / with_zeros } else { with_zeros / without };
+    (dense, format!("{zeros:.0} % zeros: {verdict}, {times:.1} times faster on {tier} by estimate"))
+}
+
 /// The call with a weight and an epilogue.
 fn with<'a, W>(call: &Strip<'_, ()>, weight: W, epilogue: Epilogue<'a>) -> Strip<'a, W> {
     let Strip { rows, block, panel, panel_stride, n, out, out_stride, residual, first, last, .. } = *call;
@@ -188,13 +210,22 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    /// Chooses kernels for a weight.
-    pub(super) fn new(matrix: &Arc<Matrix>, tier: Tier) -> Chain {
+    /// Chooses kernels for a weight and outputs of `columns` columns.
+    pub(super) fn new(matrix: &Arc<Matrix>, columns: usize, tier: Tier) -> Result<Chain> {
         let factors = match matrix.structure() {
-            Structure::LowRank { u, v } => vec![Factor::new(v, tier), Factor::new(u, tier)],
-            _ => vec![Factor::new(matrix, tier)],
+            Structure::LowRank { u, v } => {
+                vec![Factor::new(v, columns, tier)?, Factor::new(u, columns, tier)?]
+            }
+            _ => vec![Factor::new(matrix, columns, tier)?],
         };
-        Chain { factors }
+        Ok(Chain { factors })
+    }
+
+    /// Why these kernels, where there was a choice.
+    pub(super) fn reason(&self) -> String {
+        let reasons: Vec<&str> =
+            self.factors.iter().map(|f| f.reason.as_str()).filter(|r| !r.is_empty()).collect();
+        reasons.join("; ")
     }
 
     /// The kernels' names.

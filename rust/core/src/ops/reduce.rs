@@ -48,7 +48,7 @@ impl Plane {
         order.extend((0..shape.len()).filter(|i| axes.contains(i)));
         let outer = kept.iter().map(|&i| shape[i]).product();
         let axis = axes.iter().map(|&i| shape[i]).product();
-        Plane { dims: Dims { outer, axis, inner: 1 }, permuted: Some((shape.to_vec(), order)) }
+        Plane { dims: Dims::rows(outer, axis), permuted: Some((shape.to_vec(), order)) }
     }
 
     /// Calls `body` with the array so seen.

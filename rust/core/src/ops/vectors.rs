@@ -218,6 +218,17 @@ impl Vectors {
         }
     }
 
+    /// Why these kernels, where there was a choice.
+    pub(super) fn reason(&self) -> String {
+        let sparse =
+            self.factors.iter().find(|factor| matches!(factor.matrix.structure(), Structure::Sparse(_)));
+        sparse.map_or_else(String::new, |factor| {
+            let all = factor.matrix.m() * factor.matrix.k();
+            let zeros = 100.0 * (1.0 - factor.matrix.nnz() as f64 / all.max(1) as f64);
+            format!("{zeros:.0} % zeros: sparse, so that {} bytes are read for {} numbers", factor.bytes, all)
+        })
+    }
+
     /// Multiplications and additions.
     pub(super) fn flops(&self) -> f64 {
         let stored = |factor: &Factor| match factor.matrix.structure() {

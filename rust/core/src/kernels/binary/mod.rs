@@ -349,15 +349,26 @@ impl Op for FloatRow {
         let (stays_a, stays_b) = unsafe { (s.splat(*a), s.splat(*b)) };
         macro_rules! looped {
             (|$p:ident, $q:ident| $f:expr, |$i:ident, $count:ident, $y:ident| $store:expr) => {
-                each!(s, n, |$i, $count| {
-                    // SAFETY: `count` elements from `i` on lie within `n`.
-                    unsafe {
-                        let $p = operand(s, a, a_step, stays_a, $i, $count);
-                        let $q = operand(s, b, b_step, stays_b, $i, $count);
-                        let $y = $f;
-                        $store;
-                    }
-                })
+                if (a_step, b_step) == (1, 1) {
+                    each!(s, n, |$i, $count| {
+                        // SAFETY: `count` elements from `i` on lie within `n`.
+                        unsafe {
+                            let ($p, $q) = (s.load_n(a.add($i), $count), s.load_n(b.add($i), $count));
+                            let $y = $f;
+                            $store;
+                        }
+                    })
+                } else {
+                    each!(s, n, |$i, $count| {
+                        // SAFETY: `count` elements from `i` on lie within `n`.
+                        unsafe {
+                            let $p = operand(s, a, a_step, stays_a, $i, $count);
+                            let $q = operand(s, b, b_step, stays_b, $i, $count);
+                            let $y = $f;
+                            $store;
+                        }
+                    })
+                }
             };
         }
         macro_rules! floats {

@@ -109,6 +109,16 @@ mod tests {
     }
 
     #[test]
+    fn rounds_every_product_before_it_is_added() {
+        for_each_impl(TABLE, |tier, kernel| {
+            for kind in 0..Case::TIES {
+                check(tier, kernel, &Case::ties((64, 40, NR), kind, 0.0), (0, 64));
+                check(tier, kernel, &Case::ties((64, 40, 20), kind, 0.0), (0, 64));
+            }
+        });
+    }
+
+    #[test]
     fn computes_the_rows_asked_for_and_no_other() {
         for_each_impl(TABLE, |tier, kernel| {
             for rows in [(0, 16), (16, 32), (16, 48), (32, 50), (48, 50), (16, 16)] {

@@ -7,9 +7,9 @@
 #[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
-use super::{Kernel, Quads, Tile, by_rows, tiles};
+use super::{Kernel, Quads, Tile, tiles};
 use crate::isa::Avx512Vnni;
-use crate::kernels::strip_i8::rows::RowsI8;
+use crate::kernels::strip_i8::rows::{RowsI8, by_rows};
 use crate::weight::{TILE, TilesI8};
 
 pub(super) fn get() -> Option<Kernel> {

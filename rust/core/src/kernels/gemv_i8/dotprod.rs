@@ -8,10 +8,10 @@
 #[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::aarch64::*;
 
-use super::{Kernel, Quads, Tile, by_rows, tiles};
+use super::{Kernel, Quads, Tile, tiles};
 use crate::isa::DotProd;
 use crate::kernels::strip_i8::dotprod::sdot;
-use crate::kernels::strip_i8::rows::RowsI8;
+use crate::kernels::strip_i8::rows::{RowsI8, by_rows};
 use crate::weight::{TILE, TilesI8};
 
 /// Registers of sums of a tile, of four rows each.

@@ -7,7 +7,7 @@
 #![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
 
 use super::Impl;
-use super::strip_i8::rows::{MAX_ROWS, RowsI8, store_tile};
+use super::strip_i8::rows::{RowsI8, store_tile};
 use crate::isa::Tier;
 use crate::weight::{QUAD, TILE, TilesI8};
 
@@ -122,27 +122,10 @@ unsafe fn tiles<const T: usize, const N: usize>(
     }
 }
 
-/// Cuts the rows of activations into the sizes a tier has code for, `N` largest first, and hands each to its code.
-macro_rules! by_rows {
-    ($s:ident, $($n:literal => $run:expr),+) => {
-        debug_assert!($s.n <= super::MAX_ROWS);
-        let mut i = 0;
-        while i < $s.n {
-            let left = $s.n - i;
-            $(if left >= $n {
-                // SAFETY: the caller's; so many rows are left.
-                unsafe { $run($s, i) };
-                i += $n;
-                continue;
-            })+
-        }
-    };
-}
-use by_rows;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::strip_i8::rows::MAX_ROWS;
     use crate::kernels::strip_i8::testing::Case;
     use crate::testing::for_each_impl;
     use crate::weight::tile_i8;
@@ -176,6 +159,15 @@ mod tests {
         for_each_impl(TABLE, |tier, kernel| {
             for kind in 0..Case::KINDS {
                 check(tier, kernel, &Case::new((37, 530, 3), kind, 0.0), (0, 37));
+            }
+        });
+    }
+
+    #[test]
+    fn rounds_every_product_before_it_is_added() {
+        for_each_impl(TABLE, |tier, kernel| {
+            for kind in 0..Case::TIES {
+                check(tier, kernel, &Case::ties((100, 40, 7), kind, 0.0), (0, 100));
             }
         });
     }

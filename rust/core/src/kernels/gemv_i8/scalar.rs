@@ -2,8 +2,8 @@
 
 #![allow(unsafe_code, reason = "reads activations through their pointer")]
 
-use super::{Kernel, Quads, Tile, by_rows, tiles};
-use crate::kernels::strip_i8::rows::RowsI8;
+use super::{Kernel, Quads, Tile, tiles};
+use crate::kernels::strip_i8::rows::{RowsI8, by_rows};
 use crate::weight::{QUAD, TILE, TilesI8};
 
 pub(super) fn get() -> Kernel {

@@ -2,7 +2,7 @@
 //!
 //! [`Map`] names the function, as the file of a model does. The common ones are written over SIMD lanes with the error
 //! bounds of `kernels/math`; the rare ones call the standard library. NaN, infinities and the sign of zero come out as
-//! torch's, save that gelu of +∞ is +∞.
+//! torch's on x86, save that gelu of +∞ is +∞, and that a clamp at 0 may make -0 a 0.
 
 #![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
 #![allow(unsafe_code, reason = "the loop reads and writes through pointers, since y may be x")]
@@ -339,6 +339,10 @@ impl Op for Call {
                 lanes!(|v| s.select(s.lt(zero, v), v, s.mul(alpha, math::expm1(s, s.mul(v, inverse)))));
             }
             Map::Mish => lanes!(|v| math::mish(s, v)),
+            Map::Softplus { beta: 1.0, threshold } => {
+                let threshold = s.splat(threshold);
+                lanes!(|v| s.select(s.lt(threshold, v), v, math::softplus(s, v)));
+            }
             Map::Softplus { beta, threshold } => {
                 let (beta, threshold) = (s.splat(beta), s.splat(threshold));
                 lanes!(|v| {

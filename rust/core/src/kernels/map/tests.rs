@@ -154,9 +154,9 @@ const BOUNDS: &[(Map, f64, f64)] = &[
     (Map::Log, 1.5, 0.0),
     (Map::Log1p, 2.5, 0.0),
     (Map::Tanh, 4.0, 0.0),
-    (Map::Sigmoid, 3.0, 0.0),
-    (Map::Silu, 4.0, 1e-42),
-    (Map::LogSigmoid, 4.0, 0.0),
+    (Map::Sigmoid, 3.0, 1.18e-38),
+    (Map::Silu, 4.0, 1.1e-36),
+    (Map::LogSigmoid, 4.0, 1.18e-38),
     (Map::Softplus { beta: 1.0, threshold: 20.0 }, 4.0, 3e-9),
     (Map::Softplus { beta: 2.5, threshold: 11.0 }, 5.0, 1e-5),
     (Map::Mish, 6.0, 1e-42),
@@ -246,6 +246,10 @@ fn sweep() -> Vec<f32> {
         0.5,
         6.0,
         3.0,
+        87.3,
+        87.33,
+        87.336,
+        87.337,
         88.7,
         88.8,
         103.9,
@@ -260,6 +264,7 @@ fn sweep() -> Vec<f32> {
     all.filter(|x| !x.is_nan()).chain(bends).chain(both).collect()
 }
 
+/// `GOSSAMER_SHOW_ERRORS=1` with `--nocapture` prints the greatest error of each.
 #[test]
 fn every_function_keeps_its_bound_on_every_tier() {
     let x = sweep();
@@ -352,7 +357,10 @@ fn singular_values_are_torchs() {
                 apply(kernel, map, &x, &mut y);
                 for (i, &y) in y.iter().enumerate() {
                     let expected = expected[i / repeat];
-                    let same = y.to_bits() == expected.to_bits() || (y.is_nan() && expected.is_nan());
+                    // Of two zeros, processors differ in which they call the greater.
+                    let zeros = map.clamp().is_some() && y == 0.0 && expected == 0.0;
+                    let same =
+                        zeros || y.to_bits() == expected.to_bits() || (y.is_nan() && expected.is_nan());
                     assert!(same, "{tier} {map:?} of {}: {y}, torch {expected}", x[i]);
                 }
             }

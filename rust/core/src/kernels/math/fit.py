@@ -1,7 +1,7 @@
 """Fits the polynomials of mod.rs and prints them as Rust constants: `python fit.py` (needs numpy and mpmath).
 
-Each is a minimax fit: Lawson's reweighted least squares in 40 digits on Chebyshev nodes, then the coefficients are rounded to
-float32 one by one, lowest power first, the others fitted anew each time so that they absorb the rounding.
+Each is a minimax fit: Lawson's reweighted least squares in 40 digits on Chebyshev nodes, then the coefficients are
+rounded to float32 one by one, lowest power first, the others fitted anew each time so that they absorb the rounding.
 """
 
 import mpmath
@@ -11,7 +11,7 @@ mpmath.mp.dps = 40
 
 
 def fit(target, weight, low, high, powers, nodes=400, sweeps=60):
-    """Minimax coefficients `c` of `target(x) ~ sum(c[i] * x**powers[i])`, error weighted by `weight(x)`, all float32."""
+    """Minimax float32 coefficients `c` of `target(x) ~ sum(c[i] * x**powers[i])`, error weighted by `weight(x)`."""
     mid, half = (low + high) / 2, (high - low) / 2
     x = [mid + half * mpmath.cos(mpmath.pi * (i + 0.5) / nodes) for i in range(nodes)]
     x = [v for v in x if abs(v) > 1e-6]
@@ -39,7 +39,7 @@ def fit(target, weight, low, high, powers, nodes=400, sweeps=60):
 
 
 def show(name, coefficients, error):
-    """Prints a Rust constant, highest power first, as Horner's scheme takes it, and the worst weighted error in 2^-24."""
+    """Prints a Rust constant, highest power first, as Horner's scheme takes it, and the worst error in 2^-24."""
     digits = ", ".join(repr(float(numpy.float32(c))) for c in reversed(coefficients))
     shortest = ", ".join(str(numpy.float32(c)) for c in reversed(coefficients))
     assert [numpy.float32(c) for c in digits.split(", ")] == [numpy.float32(c) for c in shortest.split(", ")]
@@ -61,7 +61,8 @@ def main():
     edge = mpmath.mpf("0.921875")
     even = range(1, 12, 2)
     show("ERF_NEAR", *fit(lambda x: mpmath.erf(x) - x, lambda x: 1 / mpmath.erf(x), mpmath.mpf(0), edge, even))
-    # erf(x) = 1 - e^-(x + x Q(x)) up to 4, beyond which erf is 1 in float32: an error d of the exponent is erfc(x) d in erf.
+    # erf(x) = 1 - e^-(x + x Q(x)) up to 4, beyond which erf is 1 in float32. An error d of the exponent is one of
+    # erfc(x) d in erf.
     show(
         "ERF_FAR",
         *fit(

@@ -3,7 +3,8 @@
 #![allow(clippy::inline_always, reason = "see mod.rs")]
 #![allow(unsafe_code, reason = "see mod.rs")]
 
-use super::{BLOCK, MAX_LANES, Simd};
+use super::{BLOCK, Dims, Simd};
+use crate::kernels::simd::fold;
 
 /// An associative join of two values.
 pub(super) trait Fold: Copy {
@@ -99,39 +100,36 @@ pub(super) fn row<S: Simd, F: Fold, P: Pre>(s: S, fold: F, pre: P, x: &[f32], as
             let count = (n - i).min(S::LANES);
             // SAFETY: `count` elements from `i` on lie within the block.
             let x = pre.pre(s, unsafe { s.load_n(p.add(i), count) }, aside);
-            let x = if count == S::LANES { x } else { first(s, x, count, F::IDENTITY) };
+            let x = if count == S::LANES { x } else { s.select(s.first(count), x, s.splat(F::IDENTITY)) };
             sums[next] = fold.join(s, sums[next], x);
             next += 1;
             i += count;
         }
         let sum = fold.join(s, fold.join(s, sums[0], sums[1]), fold.join(s, sums[2], sums[3]));
-        let sum = s.fold(sum, |a, b| fold.join_one(f64::from(a), f64::from(b)) as f32);
+        let sum = fold!(s, sum, |a, b| fold.join(s, a, b));
         total = fold.join_one(total, f64::from(sum));
     }
     total
 }
 
-/// The first `count` lanes, the others being `fill`.
+/// Folds the columns of one `[axis][stride]` into `out`, of `[inner]`; what `out` held is each column's value aside.
 #[inline(always)]
-fn first<S: Simd>(s: S, x: S::F, count: usize, fill: f32) -> S::F {
-    let mut lanes = [fill; MAX_LANES];
-    lanes[..count].copy_from_slice(&s.lanes(x)[..count]);
-    // SAFETY: the array has every lane.
-    unsafe { s.load(lanes.as_ptr()) }
-}
-
-/// Folds the columns of `x`, of `[axis][inner]`, into `out`, of `[inner]`; what `out` held is each column's value aside.
-#[inline(always)]
-pub(super) fn columns<S: Simd, F: Fold, P: Pre>(s: S, fold: F, pre: P, x: &[f32], out: &mut [f32]) {
-    let inner = out.len();
+pub(super) fn columns<S: Simd, F: Fold, P: Pre>(
+    s: S,
+    fold: F,
+    pre: P,
+    dims: Dims,
+    x: &[f32],
+    out: &mut [f32],
+) {
     let mut c = 0;
-    while c < inner {
-        if c + 4 * S::LANES <= inner {
-            strip::<S, F, P, 4>(s, fold, pre, x, out, c, S::LANES);
+    while c < dims.inner {
+        if c + 4 * S::LANES <= dims.inner {
+            strip::<S, F, P, 4>(s, fold, pre, dims, x, out, [c, S::LANES]);
             c += 4 * S::LANES;
         } else {
-            let count = (inner - c).min(S::LANES);
-            strip::<S, F, P, 1>(s, fold, pre, x, out, c, count);
+            let count = (dims.inner - c).min(S::LANES);
+            strip::<S, F, P, 1>(s, fold, pre, dims, x, out, [c, count]);
             c += count;
         }
     }
@@ -143,24 +141,24 @@ fn strip<S: Simd, F: Fold, P: Pre, const V: usize>(
     s: S,
     fold: F,
     pre: P,
+    dims: Dims,
     x: &[f32],
     out: &mut [f32],
-    c: usize,
-    count: usize,
+    [c, count]: [usize; 2],
 ) {
-    let inner = out.len();
+    assert!(x.len() >= dims.len() && out.len() == dims.inner);
     let mut total = [s.splat(F::IDENTITY); V];
     let mut aside = total;
     for (v, aside) in aside.iter_mut().enumerate() {
         // SAFETY: the columns `c + v · LANES ..` of `count` lie within `out`.
         *aside = unsafe { s.load_n(out.as_ptr().add(c + v * S::LANES), count) };
     }
-    for block in x.chunks(BLOCK * inner) {
+    for block in (0..dims.axis).step_by(BLOCK) {
         let mut sums = [s.splat(F::IDENTITY); V];
-        for row in block.chunks_exact(inner) {
+        for k in block..dims.axis.min(block + BLOCK) {
             for v in 0..V {
-                // SAFETY: a row has `inner` columns, as `out`.
-                let x = unsafe { s.load_n(row.as_ptr().add(c + v * S::LANES), count) };
+                // SAFETY: row `k` of the axis has these columns.
+                let x = unsafe { s.load_n(x.as_ptr().add(k * dims.stride + c + v * S::LANES), count) };
                 sums[v] = fold.join(s, sums[v], pre.pre(s, x, aside[v]));
             }
         }

@@ -1,6 +1,6 @@
 //! Reductions over one axis, and what is normalised by them.
 //!
-//! A contiguous array is seen as `[outer][axis][inner]` ([`Dims`]). Where `inner` is 1, SIMD lanes run along the axis (a
+//! An array is seen as `[outer][axis][inner]` ([`Dims`]), the axis being what is reduced. Where `inner` is 1, SIMD lanes run along the axis (a
 //! *row*); elsewhere they run along `inner` and the axis is walked down (*columns*), which is the layout of features.
 //!
 //! Sums are cascaded: at most [`BLOCK`] elements are added in float32 before their sum is added to the total, so that the
@@ -13,9 +13,8 @@
     reason = "vectors are loaded and stored within slices that the dims were checked against"
 )]
 
-use crate::isa::Tier;
-use crate::kernels::simd::{MAX_LANES, Op, Simd, simd_table};
-use crate::kernels::{Impl, pick, relayout};
+use crate::kernels::Impl;
+use crate::kernels::simd::{Op, Simd, simd_table};
 use serde::{Deserialize, Serialize};
 
 mod fold;
@@ -27,24 +26,33 @@ use fold::{Abs, Add, Deviation, Fold, Greater, Lesser, NonZero, Pre, Product, Sa
 /// Elements added up in one go.
 const BLOCK: usize = 1024;
 
-/// A contiguous array seen as `[outer][axis][inner]`, the axis being what is reduced.
+/// An array `[outer][axis][stride]` of which `inner` columns are reduced over the axis: all of them where it is contiguous,
+/// some where threads share them, or where features have a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dims {
     /// Reductions that lie one after the other.
     pub outer: usize,
     /// Elements of one reduction.
     pub axis: usize,
-    /// Reductions that lie side by side; the elements of one are this far apart.
+    /// Reductions that lie side by side.
     pub inner: usize,
+    /// Elements from one of a reduction to the next; at least `inner`.
+    pub stride: usize,
 }
 
 impl Dims {
-    /// Rows that lie one after the other.
-    pub fn rows(rows: usize, n: usize) -> Dims {
-        Dims { outer: rows, axis: n, inner: 1 }
+    /// A contiguous array.
+    pub fn new(outer: usize, axis: usize, inner: usize) -> Dims {
+        Dims { outer, axis, inner, stride: inner }
     }
 
-    /// The axes `axes` (in any order) of a shape as one, or none where others lie between them.
+    /// Rows that lie one after the other.
+    pub fn rows(rows: usize, n: usize) -> Dims {
+        Dims::new(rows, n, 1)
+    }
+
+    /// The axes `axes` (in any order) of a shape as one, or none where others lie between them: then the array wants
+    /// permuting first.
     pub fn collapse(shape: &[usize], axes: &[usize]) -> Option<Dims> {
         // Axes of size 1 lie between nothing.
         let wide = |i: &usize| shape[*i] != 1;
@@ -54,19 +62,37 @@ impl Dims {
             return None;
         }
         let product = |sizes: &[usize]| sizes.iter().product();
-        Some(Dims {
-            outer: product(&shape[..first]),
-            axis: product(&shape[first..last]),
-            inner: product(&shape[last..]),
-        })
+        Some(Dims::new(product(&shape[..first]), product(&shape[first..last]), product(&shape[last..])))
     }
 
-    /// Elements of the array.
+    /// The columns `columns` of these alone: of `x` from the first of them on, and of what is as wide as `x`.
+    ///
+    /// # Panics
+    /// Where there are no such columns.
+    #[must_use]
+    pub fn columns(self, columns: std::ops::Range<usize>) -> Dims {
+        assert!(columns.start <= columns.end && columns.end <= self.inner, "columns {columns:?} of {self:?}");
+        Dims { inner: columns.len(), ..self }
+    }
+
+    /// Elements from the first to the last that is reduced.
     pub fn len(self) -> usize {
-        self.outer * self.axis * self.inner
+        let rows = self.outer * self.axis;
+        if rows == 0 || self.inner == 0 { 0 } else { (rows - 1) * self.stride + self.inner }
     }
 
-    /// Whether it has none.
+    fn check<T, U>(self, x: &[T], out: &[U]) {
+        assert!(self.inner <= self.stride, "{self:?}");
+        assert!(x.len() >= self.len(), "{} elements for {self:?}", x.len());
+        assert_eq!(out.len(), self.reduced(), "results of {self:?}");
+    }
+
+    /// Whether each reduction's elements are neighbours, and one reduction follows the other.
+    fn is_rows(self) -> bool {
+        self.stride == 1
+    }
+
+    /// Whether nothing is reduced.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
@@ -139,90 +165,69 @@ mod exponent {
 
 /// A kernel of the family: reduces `x`, of `dims`, to `out`, of `[outer][inner]`.
 ///
-/// It panics where a length differs from the dims'.
+/// It panics where `x` is shorter than `dims` or `out` not of its size.
 pub type ReduceFn = fn(f: Reduce, dims: Dims, x: &[f32], out: &mut [f32]);
 
 /// The implementations.
 pub static TABLE: &[Impl<ReduceFn>] = simd_table!(ReduceFn, run);
 
-/// Reduces any axes of a contiguous array. Where other axes lie between them, `x` is first permuted into scratch memory of
-/// its size.
-///
-/// # Panics
-/// Where a length differs from the shape's.
-pub fn reduce(kernel: ReduceFn, f: Reduce, shape: &[usize], axes: &[usize], x: &[f32], out: &mut [f32]) {
-    with_one_axis(shape, axes, x, |dims, x| kernel(f, dims, x, out));
-}
-
-/// Calls `body` with an array in which `axes` are one, permuted where they were not.
-fn with_one_axis<T: bytemuck::Pod>(shape: &[usize], axes: &[usize], x: &[T], body: impl FnOnce(Dims, &[T])) {
-    if let Some(dims) = Dims::collapse(shape, axes) {
-        return body(dims, x);
+/// The rows of the axis one after the other, each with what it is reduced to: `f(i, row, out)` for the `i`-th.
+fn walk<T, U>(dims: Dims, x: &[T], out: &mut [U], mut f: impl FnMut(usize, &[T], &mut [U])) {
+    dims.check(x, out);
+    if dims.is_empty() {
+        return;
     }
-    let kept = || (0..shape.len()).filter(|i| !axes.contains(i));
-    let order: Vec<usize> = kept().chain((0..shape.len()).filter(|i| axes.contains(i))).collect();
-    let mut scratch = vec![T::zeroed(); x.len()];
-    let (_, transpose) = pick(relayout::TABLE, Tier::Scalar);
-    relayout::permute(transpose, shape, &order, x, &mut scratch);
-    let outer = kept().map(|i| shape[i]).product();
-    let axis = axes.iter().map(|&i| shape[i]).product();
-    body(Dims { outer, axis, inner: 1 }, &scratch);
+    for (o, out) in out.chunks_exact_mut(dims.inner).enumerate() {
+        for i in 0..dims.axis {
+            f(i, &x[(o * dims.axis + i) * dims.stride..][..dims.inner], out);
+        }
+    }
 }
 
 /// The index along the axis of the greatest (or least) element, the first of equals; a NaN counts as it.
 ///
 /// # Panics
-/// Where a length differs from the dims', or the axis is empty and the result is not.
+/// Where `x` is shorter than `dims` or `out` not of its size, or the axis is empty and the result is not.
 pub fn arg_extreme(greatest: bool, dims: Dims, x: &[f32], out: &mut [i64]) {
-    assert_eq!((x.len(), out.len()), (dims.len(), dims.reduced()));
     assert!(dims.axis > 0 || out.is_empty(), "an extreme of no elements");
-    if out.is_empty() {
-        return;
-    }
     let better = |new: f32, old: f32| {
         let greater = if greatest { new > old } else { new < old };
         !old.is_nan() && (greater || new.is_nan())
     };
-    for (plane, out) in x.chunks_exact(dims.axis * dims.inner).zip(out.chunks_exact_mut(dims.inner)) {
-        let mut best = plane[..dims.inner].to_vec();
-        out.fill(0);
-        for (i, row) in plane.chunks_exact(dims.inner).enumerate().skip(1) {
-            for ((&new, old), index) in row.iter().zip(&mut best).zip(out.iter_mut()) {
-                if better(new, *old) {
-                    (*old, *index) = (new, i as i64);
-                }
+    let mut best = vec![0.0; dims.inner];
+    walk(dims, x, out, |i, row, out| {
+        if i == 0 {
+            best.copy_from_slice(row);
+            out.fill(0);
+        }
+        for ((&new, old), index) in row.iter().zip(&mut best).zip(out) {
+            if better(new, *old) {
+                (*old, *index) = (new, i as i64);
             }
         }
-    }
+    });
 }
 
 /// Whether any element (or, with `all`, every one) is not zero, a NaN being none, as bytes 0 and 1; of no elements
 /// `all` holds.
 ///
 /// # Panics
-/// Where a length differs from the dims'.
+/// Where `x` is shorter than `dims` or `out` not of its size.
 pub fn truth<T: bytemuck::Pod + PartialEq>(all: bool, dims: Dims, x: &[T], out: &mut [u8]) {
-    assert_eq!((x.len(), out.len()), (dims.len(), dims.reduced()));
     out.fill(u8::from(all));
-    if dims.is_empty() {
-        return;
-    }
-    for (plane, out) in x.chunks_exact(dims.axis * dims.inner).zip(out.chunks_exact_mut(dims.inner)) {
-        for row in plane.chunks_exact(dims.inner) {
-            for (&x, out) in row.iter().zip(out.iter_mut()) {
-                let one = u8::from(x != T::zeroed());
-                *out = if all { *out & one } else { *out | one };
-            }
+    walk(dims, x, out, |_, row, out| {
+        for (&x, out) in row.iter().zip(out) {
+            let one = u8::from(x != T::zeroed());
+            *out = if all { *out & one } else { *out | one };
         }
-    }
+    });
 }
 
 /// Sum, product and extremes of integers, wrapping; what else torch computes in floats is none's here.
 ///
 /// # Panics
-/// Where `f` is another, or a length differs from the dims'.
+/// Where `f` is another, `x` is shorter than `dims` or `out` not of its size.
 pub fn reduce_i64(f: Reduce, dims: Dims, x: &[i64], out: &mut [i64]) {
-    assert_eq!((x.len(), out.len()), (dims.len(), dims.reduced()));
     let (identity, join): (i64, fn(i64, i64) -> i64) = match f {
         Reduce::Sum => (0, i64::wrapping_add),
         Reduce::Prod => (1, i64::wrapping_mul),
@@ -231,20 +236,15 @@ pub fn reduce_i64(f: Reduce, dims: Dims, x: &[i64], out: &mut [i64]) {
         _ => panic!("{f:?} is not a reduction of integers"),
     };
     out.fill(identity);
-    if dims.is_empty() {
-        return;
-    }
-    for (plane, out) in x.chunks_exact(dims.axis * dims.inner).zip(out.chunks_exact_mut(dims.inner)) {
-        for row in plane.chunks_exact(dims.inner) {
-            for (&x, out) in row.iter().zip(out.iter_mut()) {
-                *out = join(*out, x);
-            }
+    walk(dims, x, out, |_, row, out| {
+        for (&x, out) in row.iter().zip(out) {
+            *out = join(*out, x);
         }
-    }
+    });
 }
 
 fn run<S: Simd>(f: Reduce, dims: Dims, x: &[f32], out: &mut [f32]) {
-    assert_eq!((x.len(), out.len()), (dims.len(), dims.reduced()));
+    dims.check(x, out);
     // SAFETY: the table holds this instance only where the tier was detected.
     let s = unsafe { S::assume() };
     if out.is_empty() {
@@ -301,14 +301,15 @@ fn each<S: Simd, F: Fold, P: Pre>(
     out: &mut [f32],
     finish: impl Fn(f64) -> f64,
 ) {
-    let Dims { axis, inner, .. } = dims;
-    if inner == 1 {
+    let Dims { axis, inner, stride, .. } = dims;
+    if dims.is_rows() {
         for (i, out) in out.iter_mut().enumerate() {
             *out = finish(row(s, fold, pre, &x[i * axis..][..axis], *out)) as f32;
         }
     } else {
         for (i, out) in out.chunks_exact_mut(inner).enumerate() {
-            columns(s, fold, pre, &x[i * axis * inner..][..axis * inner], out);
+            let plane = Dims { outer: 1, ..dims };
+            columns(s, fold, pre, plane, x.get(i * axis * stride..).unwrap_or_default(), out);
             for out in out {
                 *out = finish(f64::from(*out)) as f32;
             }
@@ -318,10 +319,10 @@ fn each<S: Simd, F: Fold, P: Pre>(
 
 /// A norm of an uncommon exponent, element by element in float64.
 fn powers(p: f64, dims: Dims, x: &[f32], out: &mut [f32]) {
-    let Dims { axis, inner, .. } = dims;
+    let Dims { axis, inner, stride, .. } = dims;
     for (i, out) in out.iter_mut().enumerate() {
-        let start = i / inner * axis * inner + i % inner;
-        let sum: f64 = (0..axis).map(|k| f64::from(x[start + k * inner].abs()).powf(p)).sum();
+        let start = i / inner * axis * stride + i % inner;
+        let sum: f64 = (0..axis).map(|k| f64::from(x[start + k * stride].abs()).powf(p)).sum();
         *out = sum.powf(1.0 / p) as f32;
     }
 }

@@ -28,7 +28,7 @@ pub struct Norm<'a> {
 /// have the axis's length.
 ///
 /// # Safety
-/// As many elements at `x` are readable and at `y` writable; `y` is `x` or does not overlap it.
+/// The elements `dims` names are readable at `x` and writable at `y`; `inner <= stride`; `y` is `x` or does not overlap it.
 pub type LayerFn = unsafe fn(norm: &Norm<'_>, dims: Dims, x: *const f32, y: *mut f32);
 
 /// The implementations for layers.
@@ -59,10 +59,13 @@ pub static GROUP: &[Impl<GroupFn>] = simd_table!(GroupFn, run_group);
 /// Normalises every axis of `x` into `y`.
 ///
 /// # Panics
-/// Where a length differs from the dims'.
+/// Where a slice is shorter than `dims`.
 pub fn layer_norm(kernel: LayerFn, norm: &Norm<'_>, dims: Dims, x: &[f32], y: &mut [f32]) {
-    assert_eq!((x.len(), y.len()), (dims.len(), dims.len()));
-    // SAFETY: both slices have that length, and slices of which one is mutable do not overlap.
+    assert!(
+        dims.inner <= dims.stride && x.len() >= dims.len() && y.len() >= dims.len(),
+        "slices of {dims:?}"
+    );
+    // SAFETY: both slices have these elements, and slices of which one is mutable do not overlap.
     unsafe { kernel(norm, dims, x.as_ptr(), y.as_mut_ptr()) }
 }
 
@@ -113,23 +116,24 @@ impl Op for Layer<'_> {
 
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
-        let Layer { norm, dims: Dims { outer, axis, inner }, x, y } = self;
+        let Layer { norm, dims, x, y } = self;
+        let Dims { outer, axis, inner, stride } = dims;
         for i in 0..outer {
             // SAFETY: the i-th of `outer` planes, and columns within it.
             unsafe {
-                let (x, y) = (x.add(i * axis * inner), y.add(i * axis * inner));
-                if inner == 1 {
+                let (x, y) = (x.add(i * axis * stride), y.add(i * axis * stride));
+                if dims.is_rows() {
                     layer_row(s, norm, x, y, axis);
                     continue;
                 }
                 let mut c = 0;
                 while c + 2 * S::LANES <= inner {
-                    columns::<S, 2>(s, norm, x.add(c), y.add(c), axis, inner, S::LANES);
+                    columns::<S, 2>(s, norm, x.add(c), y.add(c), axis, stride, S::LANES);
                     c += 2 * S::LANES;
                 }
                 while c < inner {
                     let count = (inner - c).min(S::LANES);
-                    columns::<S, 1>(s, norm, x.add(c), y.add(c), axis, inner, count);
+                    columns::<S, 1>(s, norm, x.add(c), y.add(c), axis, stride, count);
                     c += count;
                 }
             }

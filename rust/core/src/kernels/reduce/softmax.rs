@@ -1,18 +1,18 @@
 //! softmax and its logarithm over one axis: `eˣ⁻ᵐ / Σ eˣ⁻ᵐ`, `m` the greatest.
 //!
-//! An axis with a NaN, with ∞, or of -∞ alone gives NaN throughout, as in torch.
+//! What is less than 2⁻¹²⁶ of the greatest counts as 0. An axis with a NaN, with ∞, or of -∞ alone gives NaN throughout, as in torch.
 
 #![allow(clippy::inline_always, reason = "see mod.rs")]
 #![allow(unsafe_code, reason = "y may be x, so both are pointers")]
 
 use super::{BLOCK, Dims};
-use crate::kernels::simd::{Op, Simd, each, simd_table};
+use crate::kernels::simd::{Op, Simd, each, fold, simd_table};
 use crate::kernels::{Impl, math};
 
 /// A kernel: softmax of `x`, of `dims`, over the axis, into `y` of the same dims; with `log` its natural logarithm.
 ///
 /// # Safety
-/// As many elements at `x` are readable and at `y` writable; `y` is `x` or does not overlap it.
+/// The elements `dims` names are readable at `x` and writable at `y`; `inner <= stride`; `y` is `x` or does not overlap it.
 pub type SoftmaxFn = unsafe fn(log: bool, dims: Dims, x: *const f32, y: *mut f32);
 
 /// The implementations.
@@ -21,20 +21,23 @@ pub static TABLE: &[Impl<SoftmaxFn>] = simd_table!(SoftmaxFn, run);
 /// Softmax of `x` into `y`.
 ///
 /// # Panics
-/// Where a length differs from the dims'.
+/// Where a slice is shorter than `dims`.
 pub fn softmax(kernel: SoftmaxFn, log: bool, dims: Dims, x: &[f32], y: &mut [f32]) {
-    assert_eq!((x.len(), y.len()), (dims.len(), dims.len()));
-    // SAFETY: both slices have that length, and slices of which one is mutable do not overlap.
+    assert!(
+        dims.inner <= dims.stride && x.len() >= dims.len() && y.len() >= dims.len(),
+        "slices of {dims:?}"
+    );
+    // SAFETY: both slices have these elements, and slices of which one is mutable do not overlap.
     unsafe { kernel(log, dims, x.as_ptr(), y.as_mut_ptr()) }
 }
 
 /// Softmax of `x` in its place.
 ///
 /// # Panics
-/// Where its length differs from the dims'.
+/// Where it is shorter than `dims`.
 pub fn softmax_in_place(kernel: SoftmaxFn, log: bool, dims: Dims, x: &mut [f32]) {
-    assert_eq!(x.len(), dims.len());
-    // SAFETY: the slice has that length; y is x.
+    assert!(dims.inner <= dims.stride && x.len() >= dims.len(), "a slice of {dims:?}");
+    // SAFETY: the slice has these elements; y is x.
     unsafe { kernel(log, dims, x.as_ptr(), x.as_mut_ptr()) }
 }
 
@@ -58,23 +61,24 @@ impl Op for Call {
 
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
-        let Call { log, dims: Dims { outer, axis, inner }, x, y } = self;
+        let Call { log, dims, x, y } = self;
+        let Dims { outer, axis, inner, stride } = dims;
         for i in 0..outer {
             // SAFETY: the i-th of `outer` planes, and columns within it.
             unsafe {
-                let (x, y) = (x.add(i * axis * inner), y.add(i * axis * inner));
-                if inner == 1 {
+                let (x, y) = (x.add(i * axis * stride), y.add(i * axis * stride));
+                if dims.is_rows() {
                     row(s, log, x, y, axis);
                     continue;
                 }
                 let mut c = 0;
                 while c + 2 * S::LANES <= inner {
-                    columns::<S, 2>(s, log, x.add(c), y.add(c), axis, inner, S::LANES);
+                    columns::<S, 2>(s, log, x.add(c), y.add(c), axis, stride, S::LANES);
                     c += 2 * S::LANES;
                 }
                 while c < inner {
                     let count = (inner - c).min(S::LANES);
-                    columns::<S, 1>(s, log, x.add(c), y.add(c), axis, inner, count);
+                    columns::<S, 1>(s, log, x.add(c), y.add(c), axis, stride, count);
                     c += count;
                 }
             }
@@ -104,7 +108,7 @@ unsafe fn row<S: Simd>(s: S, log: bool, x: *const f32, y: *mut f32, n: usize) {
         i += count;
     }
     let most = s.max(s.max(most[0], most[1]), s.max(most[2], most[3]));
-    let most = s.splat(s.fold(most, |a, b| if a > b { a } else { b }));
+    let most = s.splat(fold!(s, most, |a, b| s.max(a, b)));
 
     let mut total = 0.0;
     let mut start = 0;
@@ -115,7 +119,7 @@ unsafe fn row<S: Simd>(s: S, log: bool, x: *const f32, y: *mut f32, n: usize) {
             // SAFETY: `count` elements from `start + i` on lie within `n`; the exponentials are kept in y.
             unsafe {
                 let x = s.load_or(x.add(start + i), count, f32::NEG_INFINITY);
-                let e = math::exp(s, s.sub(x, most));
+                let e = math::exp_negative(s, s.sub(x, most));
                 if !log {
                     s.store_n(y.add(start + i), count, e);
                 }
@@ -169,7 +173,7 @@ unsafe fn columns<S: Simd, const V: usize>(
             for k in block..(block + BLOCK).min(axis) {
                 for v in 0..V {
                     let at = k * stride + v * S::LANES;
-                    let e = math::exp(s, s.sub(s.load_n(x.add(at), count), most[v]));
+                    let e = math::exp_negative(s, s.sub(s.load_n(x.add(at), count), most[v]));
                     if !log {
                         s.store_n(y.add(at), count, e);
                     }

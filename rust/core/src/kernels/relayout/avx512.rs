@@ -16,6 +16,9 @@ unsafe fn run(x: *const u32, x_stride: usize, y: *mut u32, y_stride: usize, rows
     unsafe { tiled::<u32, 16>(x, x_stride, y, y_stride, rows, columns, tile) }
 }
 
+/// No hardware prefetcher follows so many rows at once, so each row's next lines are asked for: two tiles on in `x`, which is
+/// a column block further, one in `y`.
+///
 /// Elements, then pairs, are exchanged within 128-bit blocks, then the blocks in two steps.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
 unsafe fn tile(x: *const u32, x_stride: usize, y: *mut u32, y_stride: usize) {
@@ -24,6 +27,7 @@ unsafe fn tile(x: *const u32, x_stride: usize, y: *mut u32, y_stride: usize) {
     for (r, row) in a.iter_mut().enumerate() {
         // SAFETY: sixteen rows of sixteen elements.
         *row = unsafe { _mm512_loadu_ps(x.add(r * x_stride).cast()) };
+        _mm_prefetch::<_MM_HINT_T0>(x.wrapping_add(r * x_stride + 32).cast());
     }
     for i in 0..8 {
         b[2 * i] = _mm512_unpacklo_ps(a[2 * i], a[2 * i + 1]);
@@ -51,5 +55,6 @@ unsafe fn tile(x: *const u32, x_stride: usize, y: *mut u32, y_stride: usize) {
     for (r, row) in a.iter().enumerate() {
         // SAFETY: sixteen rows of sixteen elements.
         unsafe { _mm512_storeu_ps(y.add(r * y_stride).cast(), *row) };
+        _mm_prefetch::<_MM_HINT_ET0>(y.wrapping_add((r + 16) * y_stride).cast());
     }
 }

@@ -35,6 +35,9 @@ pub static TABLE: &[Impl<TransposeFn>] = &[
     Impl { tier: Tier::Scalar, get: || Some(scalar::run) },
 ];
 
+/// Rows of `x` that are read side by side, a cache line of each at a time: no more than the first-level TLB has pages.
+const BLOCK: usize = 64;
+
 /// Cuts a transpose into tiles of `N × N` and what is left at the edges.
 ///
 /// # Safety
@@ -51,9 +54,11 @@ unsafe fn tiled<T: Copy, const N: usize>(
     let (whole_rows, whole_columns) = (rows - rows % N, columns - columns % N);
     // SAFETY: every element named lies within `rows` and `columns`.
     unsafe {
-        for c in (0..whole_columns).step_by(N) {
-            for r in (0..whole_rows).step_by(N) {
-                tile(x.add(r * x_stride + c), x_stride, y.add(c * y_stride + r), y_stride);
+        for block in (0..whole_rows).step_by(BLOCK) {
+            for c in (0..whole_columns).step_by(N) {
+                for r in (block..whole_rows.min(block + BLOCK)).step_by(N) {
+                    tile(x.add(r * x_stride + c), x_stride, y.add(c * y_stride + r), y_stride);
+                }
             }
         }
         let element = |r: usize, c: usize| *y.add(c * y_stride + r) = *x.add(r * x_stride + c);

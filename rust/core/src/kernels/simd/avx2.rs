@@ -162,6 +162,27 @@ impl Simd for F32x8 {
         unsafe { _mm256_blendv_ps(b, a, m) }
     }
     #[inline(always)]
+    fn first(self, n: usize) -> __m256 {
+        // SAFETY: `self` proves the tier.
+        unsafe { _mm256_castsi256_ps(first(n)) }
+    }
+    #[inline(always)]
+    fn swap(self, x: __m256, distance: usize) -> __m256 {
+        // SAFETY: `self` proves the tier.
+        unsafe {
+            match distance {
+                4 => _mm256_permute2f128_ps::<0x01>(x, x),
+                2 => _mm256_permute_ps::<0x4E>(x),
+                _ => _mm256_permute_ps::<0xB1>(x),
+            }
+        }
+    }
+    #[inline(always)]
+    fn lane0(self, x: __m256) -> f32 {
+        // SAFETY: `self` proves the tier.
+        unsafe { _mm256_cvtss_f32(x) }
+    }
+    #[inline(always)]
     fn splat_int(self, x: i32) -> __m256i {
         // SAFETY: `self` proves the tier.
         unsafe { _mm256_set1_epi32(x) }

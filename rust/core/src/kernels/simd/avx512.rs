@@ -159,6 +159,27 @@ impl Simd for F32x16 {
         unsafe { _mm512_mask_blend_ps(m, b, a) }
     }
     #[inline(always)]
+    fn first(self, n: usize) -> __mmask16 {
+        first(n)
+    }
+    #[inline(always)]
+    fn swap(self, x: __m512, distance: usize) -> __m512 {
+        // SAFETY: `self` proves the tier.
+        unsafe {
+            match distance {
+                8 => _mm512_shuffle_f32x4::<0x4E>(x, x),
+                4 => _mm512_shuffle_f32x4::<0xB1>(x, x),
+                2 => _mm512_permute_ps::<0x4E>(x),
+                _ => _mm512_permute_ps::<0xB1>(x),
+            }
+        }
+    }
+    #[inline(always)]
+    fn lane0(self, x: __m512) -> f32 {
+        // SAFETY: `self` proves the tier.
+        unsafe { _mm512_cvtss_f32(x) }
+    }
+    #[inline(always)]
     fn splat_int(self, x: i32) -> __m512i {
         // SAFETY: `self` proves the tier.
         unsafe { _mm512_set1_epi32(x) }

@@ -80,9 +80,9 @@ pub(crate) trait Simd: Copy {
     /// `c - a · b`.
     fn neg_mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     fn sqrt(self, x: Self::F) -> Self::F;
-    /// The greater; a NaN of `b` comes through. Where `a` is NaN, either.
+    /// The greater; a NaN of `b` comes through. Where `a` is NaN, or both are zeros, either.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
-    /// The lesser; a NaN of `b` comes through. Where `a` is NaN, either.
+    /// The lesser; a NaN of `b` comes through. Where `a` is NaN, or both are zeros, either.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     fn floor(self, x: Self::F) -> Self::F;
     fn ceil(self, x: Self::F) -> Self::F;
@@ -98,6 +98,13 @@ pub(crate) trait Simd: Copy {
     fn or(self, a: Self::M, b: Self::M) -> Self::M;
     /// `a` where the mask holds, else `b`.
     fn select(self, m: Self::M, a: Self::F, b: Self::F) -> Self::F;
+
+    /// Whether a lane is among the first `n < LANES`.
+    fn first(self, n: usize) -> Self::M;
+    /// Lane `i` from lane `i ^ distance`, a power of two below `LANES`.
+    fn swap(self, x: Self::F, distance: usize) -> Self::F;
+    /// Lane 0.
+    fn lane0(self, x: Self::F) -> f32;
 
     fn splat_int(self, x: i32) -> Self::I;
     /// The bits of the floats.
@@ -188,33 +195,10 @@ pub(crate) trait Simd: Copy {
         y
     }
 
-    /// The lanes as an array, the rest of it 0.
-    #[inline(always)]
-    fn lanes(self, x: Self::F) -> [f32; MAX_LANES] {
-        let mut lanes = [0.0; MAX_LANES];
-        // SAFETY: no tier has more lanes than the array.
-        unsafe { self.store(lanes.as_mut_ptr(), x) };
-        lanes
-    }
-
-    /// All lanes folded into one, halves onto halves.
-    #[inline(always)]
-    fn fold(self, x: Self::F, f: impl Fn(f32, f32) -> f32) -> f32 {
-        let mut lanes = self.lanes(x);
-        let mut n = Self::LANES;
-        while n > 1 {
-            n /= 2;
-            for i in 0..n {
-                lanes[i] = f(lanes[i], lanes[i + n]);
-            }
-        }
-        lanes[0]
-    }
-
     /// The sum of the lanes, halves onto halves.
     #[inline(always)]
     fn sum(self, x: Self::F) -> f32 {
-        self.fold(x, |a, b| a + b)
+        fold!(self, x, |a, b| self.add(a, b))
     }
 
     /// Reads `n <= LANES` elements, the other lanes being `fill`.
@@ -227,13 +211,8 @@ pub(crate) trait Simd: Copy {
             // SAFETY: the caller's.
             return unsafe { self.load(p) };
         }
-        let mut lanes = [fill; MAX_LANES];
-        for (i, lane) in lanes.iter_mut().enumerate().take(n) {
-            // SAFETY: the caller's; i < n.
-            *lane = unsafe { *p.add(i) };
-        }
-        // SAFETY: the array has every lane.
-        unsafe { self.load(lanes.as_ptr()) }
+        // SAFETY: the caller's; n < LANES.
+        self.select(self.first(n), unsafe { self.load_first(p, n) }, self.splat(fill))
     }
 
     /// Reads `n <= LANES` elements; the other lanes are 0.
@@ -325,6 +304,24 @@ macro_rules! each {
     }};
 }
 pub(crate) use each;
+
+/// All lanes folded into one, halves onto halves: `fold!(s, x, |a, b| …)`.
+macro_rules! fold {
+    ($s:ident, $x:expr, |$a:ident, $b:ident| $join:expr) => {{
+        fn lanes<S: $crate::kernels::simd::Simd>(_: S) -> usize {
+            S::LANES
+        }
+        let mut $a = $x;
+        let mut distance = lanes($s) / 2;
+        while distance > 0 {
+            let $b = $s.swap($a, distance);
+            $a = $join;
+            distance /= 2;
+        }
+        $s.lane0($a)
+    }};
+}
+pub(crate) use fold;
 
 /// The table of a family written over [`Simd`]: an entry a tier, each the instance `$run::<Tier>` of a generic function.
 ///

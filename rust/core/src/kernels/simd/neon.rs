@@ -170,6 +170,22 @@ impl Simd for F32x4 {
         unsafe { vbslq_f32(m, a, b) }
     }
     #[inline(always)]
+    fn first(self, n: usize) -> uint32x4_t {
+        const LANE: [u32; 8] = [u32::MAX, u32::MAX, u32::MAX, u32::MAX, 0, 0, 0, 0];
+        // SAFETY: `self` proves the tier; four of eight elements, from the (4 - n)-th on.
+        unsafe { vld1q_u32(LANE.as_ptr().add(4 - n.min(4))) }
+    }
+    #[inline(always)]
+    fn swap(self, x: float32x4_t, distance: usize) -> float32x4_t {
+        // SAFETY: `self` proves the tier.
+        unsafe { if distance == 2 { vextq_f32::<2>(x, x) } else { vrev64q_f32(x) } }
+    }
+    #[inline(always)]
+    fn lane0(self, x: float32x4_t) -> f32 {
+        // SAFETY: `self` proves the tier.
+        unsafe { vgetq_lane_f32::<0>(x) }
+    }
+    #[inline(always)]
     fn splat_int(self, x: i32) -> int32x4_t {
         // SAFETY: `self` proves the tier.
         unsafe { vdupq_n_s32(x) }
@@ -250,10 +266,5 @@ impl Simd for F32x4 {
     fn min_nan(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
         // SAFETY: `self` proves the tier.
         unsafe { vminq_f32(a, b) }
-    }
-    #[inline(always)]
-    fn sum(self, x: float32x4_t) -> f32 {
-        // SAFETY: `self` proves the tier.
-        unsafe { vaddvq_f32(x) }
     }
 }

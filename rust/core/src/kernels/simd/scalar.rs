@@ -138,6 +138,19 @@ impl Simd for F32x1 {
     }
 
     #[inline(always)]
+    fn first(self, _: usize) -> bool {
+        false
+    }
+    #[inline(always)]
+    fn swap(self, x: f32, _: usize) -> f32 {
+        x
+    }
+    #[inline(always)]
+    fn lane0(self, x: f32) -> f32 {
+        x
+    }
+
+    #[inline(always)]
     fn splat_int(self, x: i32) -> i32 {
         x
     }

@@ -26,6 +26,7 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+pub mod cost;
 mod scalar;
 
 pub(super) use scalar::widen;

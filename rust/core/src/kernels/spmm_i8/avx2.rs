@@ -5,10 +5,10 @@
 #[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
-use super::quads::{in_order, quad_row};
-use super::{Kernel, Row, rows};
+use super::quads::{in_order, quad_part};
+use super::{Kernel, Part, parts};
 use crate::isa::Avx2;
-use crate::kernels::strip_i8::{NR, StripI8, store_rows};
+use crate::kernels::strip_i8::{NR, StripI8, Sums, store_rows, word};
 use crate::weight::SparseRows;
 
 pub(super) fn get() -> Option<Kernel> {
@@ -17,19 +17,20 @@ pub(super) fn get() -> Option<Kernel> {
 
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn run(s: &StripI8<'_, SparseRows<'_, i8>>) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller's; sums are stored where they were, and once the tile's are complete, as the strip's rows.
     unsafe {
-        rows(s, |row, sums| {
-            let low = half(row, 0, sums);
-            let high = if s.n > NR / 2 { half(row, NR / 2, sums) } else { low };
-            if row.last {
-                store_rows(s, row.r, &[bytemuck::cast([low, high].map(|sums| in_order(sums)))]);
+        parts(s, |part, sums| {
+            for column in (0..s.n).step_by(NR / 2) {
+                half(part, column, sums, |_, sums, at| at.cast::<[__m256i; 4]>().write(in_order(sums)));
+            }
+            if part.last {
+                store_rows(s, part.r0, &sums.0[..part.counts.len()]);
             }
         });
     }
 }
 
-quad_row!(
+quad_part!(
     half, "avx2,fma,f16c", vector: __m256i,
     _mm256_loadu_si256, _mm256_load_si256, _mm256_store_si256, _mm256_set1_epi32,
     _mm256_unpacklo_epi8, _mm256_unpackhi_epi8, _mm256_unpacklo_epi16, _mm256_unpackhi_epi16,

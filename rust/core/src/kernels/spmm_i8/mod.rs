@@ -40,19 +40,22 @@ pub static TABLE: &[Impl<Kernel>] = &[
     Impl { tier: Tier::Scalar, get: || Some(scalar::get()) },
 ];
 
-/// The non-zeros of one row in one block of columns, over that block's part of the panel.
-struct Row<'a> {
-    /// The row.
-    r: usize,
-    /// Row 0 of the block.
+/// The non-zeros of one tile of rows in one block of columns, over that block's part of the panel.
+struct Part<'a> {
+    /// First row of the tile.
+    r0: usize,
+    /// Row 0 of the block's panel.
     panel: *const u8,
-    /// Columns from one row to the next.
+    /// Columns from one row of the panel to the next.
     stride: usize,
-    /// Rows of the block.
+    /// Non-zeros of each row.
+    counts: &'a [u8],
+    /// Rows of the panel, as many as `counts` add up to.
     indices: &'a [u8],
+    /// Parallel to `indices`.
     values: &'a [i8],
-    /// What the sums start from, where this is the first block: they are then overwritten.
-    start: Option<i32>,
+    /// What the sums of each row start from, where this is the first block: they are then overwritten.
+    start: Option<&'a [i32]>,
     /// Whether this is the last block: the finished sums are then to be stored.
     last: bool,
 }
@@ -61,7 +64,7 @@ struct Row<'a> {
 /// second-level cache seldom, few enough that their sums, 4 KiB a tile, stay in the first.
 const GROUP: usize = 4;
 
-/// The loop nest: hands `add` the non-zeros of one row and block at a time, with the row's sums so far, in whatever order
+/// The loop nest: hands `add` the non-zeros of one tile and block at a time, with the tile's sums so far, in whatever order
 /// of columns the tier left them. `add` stores what comes of the last block.
 ///
 /// To be inlined into a function compiled for the tier, of which `add` is a closure.
@@ -69,7 +72,7 @@ const GROUP: usize = 4;
 /// # Safety
 /// As [`Kernel`].
 #[inline(always)]
-unsafe fn rows(s: &StripI8<'_, SparseRows<'_, i8>>, add: impl Fn(&Row<'_>, &mut [i32; NR])) {
+unsafe fn parts(s: &StripI8<'_, SparseRows<'_, i8>>, add: impl Fn(&Part<'_>, &mut Sums)) {
     let mut sums = [const { Sums([[0; NR]; TILE]) }; GROUP];
     let (stride, blocks) = (s.panel_stride, s.weight.blocks());
     for group in s.rows().step_by(GROUP * TILE) {
@@ -79,22 +82,28 @@ unsafe fn rows(s: &StripI8<'_, SparseRows<'_, i8>>, add: impl Fn(&Row<'_>, &mut 
             // SAFETY: the panel has the rows of every block.
             let panel = unsafe { s.panel.add(block.k0 * stride) };
             for (r0, sums) in tiles.clone().zip(&mut sums) {
-                let mut at = block.starts[r0 / TILE] as usize;
-                for (r, sums) in (r0..s.rows.1.min(r0 + TILE)).zip(&mut sums.0) {
-                    let end = at + usize::from(block.counts[r]);
-                    let (indices, values) = (&block.indices[at..end], &block.values[at..end]);
-                    let start = (b == 0).then(|| s.requant.offset[r]);
-                    add(&Row { r, panel, stride, indices, values, start, last: b + 1 == blocks }, sums);
-                    at = end;
-                }
+                let rows = r0..s.rows.1.min(r0 + TILE);
+                let (from, to) = (block.starts[r0 / TILE] as usize, block.starts[r0 / TILE + 1] as usize);
+                let part = Part {
+                    r0,
+                    panel,
+                    stride,
+                    counts: &block.counts[rows.clone()],
+                    indices: &block.indices[from..to],
+                    values: &block.values[from..to],
+                    start: (b == 0).then(|| &s.requant.offset[rows]),
+                    last: b + 1 == blocks,
+                };
+                add(&part, sums);
             }
         }
-    }
-    if blocks == 0 {
-        for r in s.rows() {
-            let start = Some(s.requant.offset[r]);
-            let row = Row { r, panel: s.panel, stride, indices: &[], values: &[], start, last: true };
-            add(&row, &mut sums[0].0[0]);
+        // A weight without columns has one block of nothing.
+        for (r0, sums) in tiles.zip(&mut sums).filter(|_| blocks == 0) {
+            let rows = r0..s.rows.1.min(r0 + TILE);
+            let (counts, start) = (&[0; TILE][..rows.len()], Some(&s.requant.offset[rows]));
+            let part =
+                Part { r0, panel: s.panel, stride, counts, indices: &[], values: &[], start, last: true };
+            add(&part, sums);
         }
     }
 }
@@ -144,6 +153,16 @@ mod tests {
             for kind in 0..Case::KINDS {
                 check(tier, kernel, &Case::new((18, 37, NR), kind, 0.5), 256, (0, 18));
                 check(tier, kernel, &Case::new((17, 530, 21), kind, 0.5), 128, (0, 17));
+            }
+        });
+    }
+
+    #[test]
+    fn rounds_every_product_before_it_is_added() {
+        for_each_impl(TABLE, |tier, kernel| {
+            for kind in 0..Case::TIES {
+                check(tier, kernel, &Case::ties((64, 40, NR), kind, 0.5), 256, (0, 64));
+                check(tier, kernel, &Case::ties((64, 40, 20), kind, 0.5), 256, (0, 64));
             }
         });
     }

@@ -4,82 +4,92 @@
 //! panel would have held: four depths of a column side by side. Unpacking works within 128-bit lanes, so lane `l` of
 //! sum `i` holds columns `16 l + 4 i ..`; sums stay in that order until the tier stores them.
 
-#![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
-
 use std::arch::x86_64::{__m256i, _mm256_permute2x128_si256};
 
-use super::Row;
-
-impl Row<'_> {
-    /// The non-zeros four by four, indices and values as the 32 bits that are broadcast. Where they are not a multiple of
-    /// four, some of the first four come twice, the first time with the value 0.
-    #[inline(always)]
-    pub(super) fn quads(&self) -> impl Iterator<Item = ([u8; 4], i32)> {
-        let odd = self.indices.len() % 4;
-        let first = (odd > 0).then(|| {
-            if let (Some(&indices), Some(&w)) = (self.indices.first_chunk(), self.values.first_chunk::<4>()) {
-                (indices, u32::from_le_bytes(bytemuck::cast(w)) & !(!0 << (8 * odd)))
-            } else {
-                let index = |i: usize| self.indices[if i < odd { i } else { 0 }];
-                let w = |i: usize| self.values.get(i).map_or(0, |&w| u32::from(w as u8) << (8 * i));
-                (std::array::from_fn(index), w(0) | w(1) | w(2))
-            }
-        });
-        let (indices, _) = self.indices[odd..].as_chunks::<4>();
-        let (values, _) = self.values[odd..].as_chunks::<4>();
-        let rest = indices.iter().zip(values).map(|(&indices, &w)| (indices, bytemuck::cast(w)));
-        first.map(|(indices, w)| (indices, w as i32)).into_iter().chain(rest)
+/// The `odd` first non-zeros of a row, fewer than four, as four: indices, and values as the 32 bits that are broadcast.
+/// What pads them has the value 0 and an index of the row.
+#[inline]
+pub(super) fn first(indices: &[u8], values: &[i8], odd: usize) -> ([u8; 4], i32) {
+    if let (Some(&indices), Some(&w)) = (indices.first_chunk(), values.first_chunk::<4>()) {
+        (indices, bytemuck::cast::<_, i32>(w) & !(!0 << (8 * odd)))
+    } else {
+        let index = |i: usize| indices[if i < odd { i } else { 0 }];
+        let w = |i: usize| if i < odd { values[i] } else { 0 };
+        (std::array::from_fn(index), bytemuck::cast([w(0), w(1), w(2), 0]))
     }
 }
 
-/// Defines `$name(row, column, sums)`: the sums of a row, its non-zeros added, over the columns, a byte each, that a
-/// register holds; `sums` is where earlier blocks left theirs, and where these are left unless the block is the last.
-macro_rules! quad_row {
+/// Defines `$name(part, column, sums, finish)`: adds a part over the columns, a byte each, that a register holds. `sums` is
+/// where earlier blocks left their sums and where these are left, except those of the last block, which go to
+/// `finish(row, sums, at)`, `row` being of the tile and `at` the place in `sums`.
+macro_rules! quad_part {
     (
         $name:ident, $features:literal, vector: $vector:ident,
         $load:ident, $load_sums:ident, $store_sums:ident, $splat:ident,
         $low8:ident, $high8:ident, $low16:ident, $high16:ident, weights: $weights:expr, dot: $dot:expr
     ) => {
         /// # Safety
-        /// The panel has the row's indices, and the columns.
+        /// The panel has the part's indices, and the columns.
         #[target_feature(enable = $features)]
-        #[inline]
-        unsafe fn $name(row: &Row<'_>, column: usize, sums: &mut [i32; NR]) -> [$vector; 4] {
+        #[inline(never)]
+        unsafe fn $name(
+            part: &Part<'_>,
+            column: usize,
+            sums: &mut Sums,
+            finish: impl Fn(usize, [$vector; 4], *mut i32),
+        ) {
             /// Sums of a register.
             const WIDTH: usize = size_of::<$vector>() / size_of::<i32>();
-            let sums: &mut [i32; 4 * WIDTH] =
-                sums[column..].first_chunk_mut().expect("a register of columns");
-            let sums = sums.as_mut_ptr();
-            let mut acc: [$vector; 4] = match row.start {
-                Some(start) => [$splat(start); 4],
-                // SAFETY: four registers of sums lie there.
-                None => std::array::from_fn(|i| unsafe { $load_sums(sums.add(i * WIDTH).cast()) }),
-            };
-            let panel = row.panel.wrapping_add(column);
-            for (indices, w) in row.quads() {
-                let x = indices.map(|index| {
-                    // SAFETY: the caller's.
-                    unsafe { $load(panel.add(usize::from(index) * row.stride).cast()) }
-                });
-                let w = $weights(w);
-                let (a, b) = ($low8(x[0], x[1]), $high8(x[0], x[1]));
-                let (c, d) = ($low8(x[2], x[3]), $high8(x[2], x[3]));
-                acc[0] = $dot(acc[0], $low16(a, c), w);
-                acc[1] = $dot(acc[1], $high16(a, c), w);
-                acc[2] = $dot(acc[2], $low16(b, d), w);
-                acc[3] = $dot(acc[3], $high16(b, d), w);
-            }
-            if !row.last {
-                for (i, &acc) in acc.iter().enumerate() {
-                    // SAFETY: as they were loaded.
-                    unsafe { $store_sums(sums.add(i * WIDTH).cast(), acc) };
+            let panel = part.panel.wrapping_add(column);
+            let (mut indices, mut values) = (part.indices, part.values);
+            for (r, (&count, sums)) in part.counts.iter().zip(&mut sums.0).enumerate() {
+                let sums: &mut [i32; 4 * WIDTH] = sums[column..].first_chunk_mut().expect("some columns");
+                let sums = sums.as_mut_ptr();
+                let mut acc: [$vector; 4] = match part.start {
+                    Some(start) => [$splat(start[r]); 4],
+                    // SAFETY: four registers of sums lie there.
+                    None => std::array::from_fn(|i| unsafe { $load_sums(sums.add(i * WIDTH).cast()) }),
+                };
+                let add = |acc: [$vector; 4], indices: [u8; 4], w: i32| {
+                    let x = indices.map(|index| {
+                        // SAFETY: the caller's.
+                        unsafe { $load(panel.add(usize::from(index) * part.stride).cast()) }
+                    });
+                    let w = $weights(w);
+                    let (a, b) = ($low8(x[0], x[1]), $high8(x[0], x[1]));
+                    let (c, d) = ($low8(x[2], x[3]), $high8(x[2], x[3]));
+                    [
+                        $dot(acc[0], $low16(a, c), w),
+                        $dot(acc[1], $high16(a, c), w),
+                        $dot(acc[2], $low16(b, d), w),
+                        $dot(acc[3], $high16(b, d), w),
+                    ]
+                };
+                let (row, weights);
+                (row, indices) = indices.split_at(count.into());
+                (weights, values) = values.split_at(count.into());
+                let odd = row.len() % 4;
+                if odd > 0 {
+                    let (indices, w) = super::quads::first(row, weights, odd);
+                    acc = add(acc, indices, w);
+                }
+                let quads = row[odd..].as_chunks().0.iter().zip(weights[odd..].as_chunks().0);
+                for (&indices, &w) in quads {
+                    acc = add(acc, indices, word(w));
+                }
+                if part.last {
+                    finish(r, acc, sums);
+                } else {
+                    for (i, &acc) in acc.iter().enumerate() {
+                        // SAFETY: as they were loaded.
+                        unsafe { $store_sums(sums.add(i * WIDTH).cast(), acc) };
+                    }
                 }
             }
-            acc
         }
     };
 }
-pub(super) use quad_row;
+pub(super) use quad_part;
 
 /// Puts the sums of 32 columns in order.
 #[target_feature(enable = "avx2")]

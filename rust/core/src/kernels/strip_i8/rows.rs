@@ -103,3 +103,21 @@ unsafe fn store_lanes<const N: usize, W>(s: &RowsI8<'_, W>, i: usize, r: usize, 
         }
     }
 }
+
+/// Cuts the rows of activations into the sizes a tier has code for, `N` largest first, and hands each to its code.
+macro_rules! by_rows {
+    ($s:ident, $($n:literal => $run:expr),+) => {
+        debug_assert!($s.n <= $crate::kernels::strip_i8::rows::MAX_ROWS);
+        let mut i = 0;
+        while i < $s.n {
+            let left = $s.n - i;
+            $(if left >= $n {
+                // SAFETY: the caller's; so many rows are left.
+                unsafe { $run($s, i) };
+                i += $n;
+                continue;
+            })+
+        }
+    };
+}
+pub(in crate::kernels) use by_rows;

@@ -81,6 +81,39 @@ impl Case {
         Case { m, k, n, w, x, x_zero_point, offset, scale, bias, residual, output }
     }
 
+    /// A case whose every row has an output that one rounding too few would show: a product cancels against an addend to
+    /// 100.5 exactly, which rounds down; unrounded, half of the products would leave more.
+    ///
+    /// The product is that of the scale or, where `kind` is odd, of the residual; outputs are bytes for kinds 0 and 1.
+    pub(in crate::kernels) fn ties((m, k, n): (usize, usize, usize), kind: u64, zeros: f64) -> Case {
+        let mut case = Case { residual: None, ..Case::new((m, k, n), 0, zeros) };
+        let mut rng = Rng::new(kind);
+        let in_residual = kind % 2 == 1;
+        let meaning = Residual { scale: 9.37, zero_point: 3 };
+        let q: Vec<u8> = (0..m * n).map(|_| 200 + rng.below(50) as u8).collect();
+        for r in 0..m {
+            let j = r % n;
+            let products = (0..k).map(|i| i32::from(case.w[r * k + i]) * i32::from(case.x[i * n + j]));
+            let sum = (products.sum::<i32>() + case.offset[r]) as f32;
+            case.scale[r] = if in_residual { 0.0 } else { (1500.0 + 200.0 * rng.float()) / sum };
+            let product = if in_residual {
+                (f32::from(q[r * n + j]) - f32::from(meaning.zero_point)) * meaning.scale
+            } else {
+                sum * case.scale[r]
+            };
+            case.bias[r] = 100.5 - product;
+        }
+        case.residual = in_residual.then_some((meaning, q));
+        case.output = match kind {
+            0 | 1 => Output::U8 { zero_point: 0, lo: 0, hi: 255 },
+            _ => Output::F32 { lo: f32::NEG_INFINITY, hi: f32::INFINITY },
+        };
+        case
+    }
+
+    /// Kinds that [`Case::ties`] tells apart.
+    pub(in crate::kernels) const TIES: u64 = 4;
+
     /// Kinds that [`Case::new`] tells apart.
     pub(in crate::kernels) const KINDS: u64 = 3 * 5 * 7;
 

@@ -1,0 +1,351 @@
+//! `pool` and `adaptive_pool`: the greatest or the mean of windows, of float32 or of bytes; `mean_i8`: the mean of bytes.
+//!
+//! The mean of bytes is `clamp(rint(f32(Σ (q - x_zero_point)) · f32(scale / count)) + zero_point, lo, hi)`, with the division in
+//! float64 and `scale` in steps of the output.
+
+#![allow(unsafe_code, reason = "planes of one output are written by several threads")]
+
+use super::frame::Shared;
+use super::integer::Bytes;
+use super::reduce::{Plane, reduced};
+use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
+use crate::error::{Error, Result, ensure};
+use crate::kernels::pool::{adaptive, adaptive_windows, counts, greater, windows};
+use crate::kernels::strip_i8::quantize;
+use crate::kernels::window::Window2;
+use crate::kernels::{pick, relayout};
+use crate::tensor::{DType, Meta, Planes};
+use serde::{Deserialize, Serialize};
+
+/// What is made of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// The greatest.
+    Max,
+    /// The mean.
+    Avg,
+}
+
+/// How the mean of bytes becomes a byte.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mean {
+    /// The byte of the input that stands for zero.
+    pub x_zero_point: u8,
+    /// What a step of the input is worth, in steps of the output.
+    pub scale: f32,
+    /// How the mean is stored.
+    pub output: Bytes,
+}
+
+impl Mean {
+    /// Of a sum of `count` bytes, less as many zero points as were added.
+    fn of(&self, sum: i64, count: usize) -> u8 {
+        let factor = (f64::from(self.scale) / count as f64) as f32;
+        quantize(sum as f32 * factor, self.output.zero_point, self.output.lo, self.output.hi)
+    }
+}
+
+/// Checks that a type and the presence of [`Mean`] go together.
+fn typed(x: &Meta, kind: Kind, mean: Option<&Mean>) -> Result<()> {
+    let sound = match x.dtype {
+        DType::Float32 => mean.is_none(),
+        DType::UInt8 => mean.is_some() == (kind == Kind::Avg),
+        _ => false,
+    };
+    ensure!(sound, Graph, "input {x}: {kind:?} pooling takes float32, or uint8 with the scale of a mean");
+    ensure!(
+        mean.is_none_or(|mean| mean.output.lo <= mean.output.hi),
+        Graph,
+        "output bytes are an empty range"
+    );
+    Ok(())
+}
+
+/// Rows and columns of a value `(n, channels, *plane)`; a sequence is a plane of one row.
+fn plane(x: &Meta) -> Result<[usize; 2]> {
+    match x.shape[..] {
+        [_, _, w] => Ok([1, w]),
+        [_, _, h, w] => Ok([h, w]),
+        _ => Err(Error::Graph(format!("input {x}: expected rank 3 or 4"))),
+    }
+}
+
+/// The output of a pooling with planes of that size.
+fn output(x: &Meta, [oh, ow]: [usize; 2]) -> Meta {
+    let plane: &[usize] = if x.shape.len() == 3 { &[ow] } else { &[oh, ow] };
+    Meta::new(x.dtype, [&x.shape[..2], plane].concat())
+}
+
+/// A step that computes every plane of the output from the same plane of the input.
+fn over_planes<T: bytemuck::Pod + Sync>(
+    name: &str,
+    site: &Site<'_>,
+    body: impl Fn(&[T], &mut [T]) + Send + Sync + 'static,
+) -> Result<Prepared> {
+    let (from, to) =
+        (Planes::of(site.args.meta(0)?, site.layouts[0]), Planes::of(&site.outputs[0], site.layout));
+    let group = (16 * 1024 / from.pitch.max(1)).max(1);
+    let planes = to.n * to.channels;
+    Ok(Step::new(name, move |frame: &Frame<'_>| {
+        let (x, out) = (frame.input::<T>(0), Shared(frame.output_ptr::<T>(0)));
+        frame.pool.run(planes.div_ceil(group), &|item, _| {
+            for plane in item * group..((item + 1) * group).min(planes) {
+                // SAFETY: the output holds that many planes a pitch apart; each is one item's.
+                let out = unsafe { out.part(plane * to.pitch, plane * to.pitch + to.plane) };
+                body(&x[plane * from.pitch..][..from.plane], out);
+            }
+        });
+    })
+    .into())
+}
+
+/// Attributes of `pool`; one entry an axis.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pool {
+    /// What is made of a window.
+    pub kind: Kind,
+    /// Its size.
+    pub kernel: Vec<usize>,
+    /// Inputs from one window to the next.
+    pub stride: Vec<usize>,
+    /// Padding before and after, which is never the greatest.
+    pub padding: Vec<[usize; 2]>,
+    /// Inputs from one element of a window to the next.
+    pub dilation: Vec<usize>,
+    /// Whether a last window that is not whole counts.
+    #[serde(default)]
+    pub ceil_mode: bool,
+    /// Whether padding counts as elements of a mean.
+    #[serde(default)]
+    pub count_include_pad: bool,
+    /// What a sum is divided by, if not by the number of elements.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub divisor: Option<usize>,
+    /// How a mean of bytes is stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean: Option<Mean>,
+}
+
+impl Pool {
+    fn window(&self, x: &Meta) -> Result<(Window2, [[usize; 2]; 2])> {
+        let input = plane(x)?;
+        let axes = x.shape.len() - 2;
+        let sound =
+            [self.kernel.len(), self.stride.len(), self.padding.len(), self.dilation.len()] == [axes; 4];
+        ensure!(sound, Graph, "input {x}: kernel, stride, padding and dilation have other axes");
+        let pair = |values: &[usize]| if axes == 1 { [1, values[0]] } else { [values[0], values[1]] };
+        let padding = if axes == 1 { [[0, 0], self.padding[0]] } else { [self.padding[0], self.padding[1]] };
+        let window = Window2::padded(
+            input,
+            pair(&self.kernel),
+            pair(&self.stride),
+            pair(&self.dilation),
+            padding,
+            self.ceil_mode,
+        );
+        let window = window
+            .ok_or_else(|| Error::Shape(format!("input {x}: a window of {:?} does not fit", self.kernel)))?;
+        Ok((window, padding))
+    }
+}
+
+impl Operator for Pool {
+    const ARITY: (usize, usize) = (1, 1);
+
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Meta>> {
+        let x = args.meta(0)?;
+        typed(x, self.kind, self.mean.as_ref())?;
+        let plain = self.dilation.iter().all(|&d| d == 1);
+        ensure!(self.kind == Kind::Max || plain, Graph, "a mean has no dilation, got {:?}", self.dilation);
+        ensure!(self.divisor != Some(0), Graph, "a sum cannot be divided by 0");
+        Ok(vec![output(x, self.window(x)?.0.output())])
+    }
+
+    fn wants(&self, _args: &Args<'_>) -> Wants {
+        Wants::Features
+    }
+
+    fn prepare(&self, site: &Site<'_>) -> Result<Prepared> {
+        let x = site.args.meta(0)?;
+        let (window, padding) = self.window(x)?;
+        let (input, [oh, ow]) = (plane(x)?, window.output());
+        if self.kind == Kind::Max {
+            return match x.dtype {
+                DType::Float32 => over_planes::<f32>("pool/scalar", site, move |x, out| {
+                    windows(&window, x, f32::NEG_INFINITY, greater, out);
+                }),
+                _ => {
+                    over_planes::<u8>("pool/scalar", site, move |x, out| windows(&window, x, 0, u8::max, out))
+                }
+            };
+        }
+        let (kernel, stride) = (window.kernel(), window.stride());
+        let along = |axis: usize, outputs: usize| {
+            let (sizes, steps) = ((input[axis], outputs), (kernel[axis], stride[axis]));
+            counts(sizes, steps, padding[axis], self.count_include_pad)
+        };
+        let (rows, columns) = (along(0, oh), along(1, ow));
+        let divisor = self.divisor;
+        let count = move |i: usize| divisor.unwrap_or(rows[i / ow] * columns[i % ow]);
+        match self.mean {
+            None => over_planes::<f32>("pool/scalar", site, move |x, out| {
+                windows(&window, x, 0.0, |sum, value| sum + value, out);
+                out.iter_mut().enumerate().for_each(|(i, sum)| *sum /= count(i) as f32);
+            }),
+            Some(mean) => over_planes::<u8>("pool/scalar", site, move |x, out| {
+                let mut sums = vec![0i64; oh * ow];
+                let zero = i64::from(mean.x_zero_point);
+                windows(&window, x, 0, |sum, q| sum + i64::from(q) - zero, &mut sums);
+                out.iter_mut()
+                    .zip(&sums)
+                    .enumerate()
+                    .for_each(|(i, (out, &sum))| *out = mean.of(sum, count(i)));
+            }),
+        }
+    }
+}
+
+/// Attributes of `adaptive_pool`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdaptivePool {
+    /// What is made of a window.
+    pub kind: Kind,
+    /// Outputs of each axis.
+    pub output_size: Vec<usize>,
+    /// How a mean of bytes is stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean: Option<Mean>,
+}
+
+impl AdaptivePool {
+    fn sizes(&self, x: &Meta) -> Result<([usize; 2], [usize; 2])> {
+        let input = plane(x)?;
+        let sizes = match (x.shape.len() - 2, &self.output_size[..]) {
+            (1, &[w]) => [1, w],
+            (2, &[h, w]) => [h, w],
+            _ => {
+                return Err(Error::Graph(format!(
+                    "input {x}: output size {:?} has other axes",
+                    self.output_size
+                )));
+            }
+        };
+        ensure!(input.iter().all(|&d| d > 0), Shape, "input {x} has an empty plane");
+        Ok((input, sizes))
+    }
+}
+
+impl Operator for AdaptivePool {
+    const ARITY: (usize, usize) = (1, 1);
+
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Meta>> {
+        let x = args.meta(0)?;
+        typed(x, self.kind, self.mean.as_ref())?;
+        Ok(vec![output(x, self.sizes(x)?.1)])
+    }
+
+    fn wants(&self, _args: &Args<'_>) -> Wants {
+        Wants::Features
+    }
+
+    fn prepare(&self, site: &Site<'_>) -> Result<Prepared> {
+        let x = site.args.meta(0)?;
+        let (input, sizes) = self.sizes(x)?;
+        let count = move |i: usize| {
+            adaptive(input[0], sizes[0], i / sizes[1]).len()
+                * adaptive(input[1], sizes[1], i % sizes[1]).len()
+        };
+        match (self.kind, self.mean) {
+            (Kind::Max, _) if x.dtype == DType::Float32 => {
+                over_planes::<f32>("pool/scalar", site, move |x, out| {
+                    adaptive_windows(input, sizes, x, f32::NEG_INFINITY, greater, out);
+                })
+            }
+            (Kind::Max, _) => over_planes::<u8>("pool/scalar", site, move |x, out| {
+                adaptive_windows(input, sizes, x, 0, u8::max, out);
+            }),
+            (Kind::Avg, None) => over_planes::<f32>("pool/scalar", site, move |x, out| {
+                adaptive_windows(input, sizes, x, 0.0, |sum, value| sum + value, out);
+                out.iter_mut().enumerate().for_each(|(i, sum)| *sum /= count(i) as f32);
+            }),
+            (Kind::Avg, Some(mean)) => over_planes::<u8>("pool/scalar", site, move |x, out| {
+                let mut sums = vec![0i64; out.len()];
+                let zero = i64::from(mean.x_zero_point);
+                adaptive_windows(input, sizes, x, 0, |sum, q| sum + i64::from(q) - zero, &mut sums);
+                out.iter_mut()
+                    .zip(&sums)
+                    .enumerate()
+                    .for_each(|(i, (out, &sum))| *out = mean.of(sum, count(i)));
+            }),
+        }
+    }
+}
+
+/// Attributes of `mean_i8`: the mean of bytes over axes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeanI8 {
+    /// The axes, without repetition.
+    pub axes: Vec<usize>,
+    /// Whether they stay as dimensions of one element.
+    pub keepdim: bool,
+    /// How the mean is stored.
+    pub mean: Mean,
+}
+
+impl Operator for MeanI8 {
+    const ARITY: (usize, usize) = (1, 1);
+
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Meta>> {
+        let x = args.meta(0)?;
+        ensure!(x.dtype == DType::UInt8, Graph, "input {x}: expected uint8");
+        ensure!(self.mean.output.lo <= self.mean.output.hi, Graph, "output bytes are an empty range");
+        Ok(vec![Meta::new(DType::UInt8, reduced(x, &self.axes, self.keepdim)?)])
+    }
+
+    fn wants(&self, args: &Args<'_>) -> Wants {
+        // Whole planes of features are summed where they lie.
+        let rank = args.meta(0).map_or(0, |x| x.shape.len());
+        let mut axes = self.axes.clone();
+        axes.sort_unstable();
+        if rank >= 3 && axes.iter().copied().eq(2..rank) { Wants::FromFeatures } else { Wants::Plain }
+    }
+
+    fn prepare(&self, site: &Site<'_>) -> Result<Prepared> {
+        let x = site.args.meta(0)?;
+        let mean = self.mean;
+        let zero = i64::from(mean.x_zero_point);
+        let sum = move |bytes: &[u8]| {
+            bytes.iter().map(|&q| u64::from(q)).sum::<u64>() as i64 - zero * bytes.len() as i64
+        };
+        if self.wants(&site.args) == Wants::FromFeatures {
+            let planes = Planes::of(x, site.layouts[0]);
+            return Ok(Step::new("mean_i8/scalar", move |frame: &Frame<'_>| {
+                let (x, out) = (frame.input::<u8>(0), frame.output::<u8>(0));
+                for (plane, out) in out.iter_mut().enumerate() {
+                    *out = mean.of(sum(&x[plane * planes.pitch..][..planes.plane]), planes.plane);
+                }
+            })
+            .into());
+        }
+        let plane = Plane::of(&x.shape, &self.axes);
+        let (_, transpose) = pick(relayout::TABLE, site.tier);
+        Ok(Step::new("mean_i8/scalar", move |frame: &Frame<'_>| {
+            let out = frame.output::<u8>(0);
+            plane.see(transpose, frame.input::<u8>(0), |dims, x| {
+                for (o, out) in out.chunks_mut(dims.inner.max(1)).enumerate() {
+                    for (i, out) in out.iter_mut().enumerate() {
+                        let at = o * dims.axis * dims.inner + i;
+                        let column = (0..dims.axis).map(|a| i64::from(x[at + a * dims.inner]) - zero);
+                        *out = mean.of(column.sum(), dims.axis);
+                    }
+                }
+            });
+        })
+        .into())
+    }
+}
