@@ -7,9 +7,9 @@ use super::frame::Shared;
 use super::integer::{self, Quantized};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::{Result, ensure};
+use crate::isa::Tier;
 use crate::kernels::pack::{self, Fill, LANES_U8, Taps};
 use crate::kernels::strip_i8::{LANES, NR, StripI8};
-use crate::isa::Tier;
 use crate::kernels::{depthwise_i8, gemm_i8, pick, spmm_i8};
 use crate::tensor::{DType, Meta, Planes};
 use crate::weight::{Plain, QUAD, Structure};
@@ -43,10 +43,10 @@ impl Operator for ConvI8 {
             "input {x}: its channels are no {} groups",
             geometry.groups
         );
-        let k = x.shape[1] / geometry.groups * taps;
+        let k = (x.shape[1] / geometry.groups).saturating_mul(taps);
         let m = if geometry.is_depthwise(x) {
             let m = args.meta(1)?.shape.first().copied().unwrap_or(0);
-            args.plain(1, DType::Int8, m * taps)?;
+            args.plain(1, DType::Int8, m.saturating_mul(taps))?;
             m
         } else {
             let weight = integer::matrix(args)?;
@@ -61,7 +61,12 @@ impl Operator for ConvI8 {
             );
             weight.m()
         };
-        ensure!(m.is_multiple_of(geometry.groups), Graph, "{m} output channels are no {} groups", geometry.groups);
+        ensure!(
+            m.is_multiple_of(geometry.groups),
+            Graph,
+            "{m} output channels are no {} groups",
+            geometry.groups
+        );
         Ok(vec![self.quantized.infer(args, m, k, geometry.output(x, m)?)?])
     }
 
@@ -84,13 +89,17 @@ impl ConvI8 {
         let residual_pitch = pitch_of_residual(site);
         let taps = window.kernel()[0] * window.kernel()[1];
         let weight: Arc<Plain> = Arc::clone(site.args.plain(1, DType::Int8, to.channels * taps)?);
-        let sums: Vec<i32> =
-            weight.of::<i8>().chunks_exact(taps).map(|filter| filter.iter().map(|&w| i32::from(w)).sum()).collect();
+        let sums: Vec<i32> = weight
+            .of::<i8>()
+            .chunks_exact(taps)
+            .map(|filter| filter.iter().map(|&w| i32::from(w)).sum())
+            .collect();
         let epilogue = self.quantized.epilogue(site, &sums)?;
         let (tier, kernel) = pick(depthwise_i8::TABLE, site.tier);
         let zero_point = self.quantized.x_zero_point;
         let size = out.dtype.size();
-        let (flops, weight_bytes) = (2.0 * (to.n * to.channels * to.plane * taps) as f64, weight.bytes.len());
+        let (flops, weight_bytes) =
+            (2.0 * taps as f64 * (to.n * to.channels * to.plane) as f64, weight.bytes.len());
         let runs = Runs::new(from.channels, to.channels, to.pitch);
         let mut step = Step::new(format!("depthwise_i8/{tier}"), move |frame: &Frame<'_>| {
             let (x, weights) = (frame.input::<u8>(0), weight.of::<i8>());
@@ -141,12 +150,13 @@ impl ConvI8 {
         let size = out.dtype.size();
         // A dense kernel reads its own panel, made of a few channels' rows at a time; a sparse one the rows themselves.
         let channels_at_once = if matches!(form, Form::Dense(_)) { CHANNELS.min(depth) } else { depth };
-        let panel_len = if matches!(form, Form::Dense(_)) { matrix.k().next_multiple_of(QUAD) * NR } else { 0 };
+        let panel_len =
+            if matches!(form, Form::Dense(_)) { matrix.k().next_multiple_of(QUAD) * NR } else { 0 };
         // Rows are read over whole strips by a sparse kernel, which the end of the last plane may not have.
         let in_place = direct && (matches!(form, Form::Dense(_)) || from.pitch.is_multiple_of(NR));
         let (strips, rows) = super::product::cut(to.plane, to.n * groups, m, NR, site.threads, true);
         let stored_values = if let Form::Sparse(_) = form { matrix.nnz() } else { matrix.m() * matrix.k() };
-        let (flops, bytes) = (2.0 * (stored_values * to.n * to.plane) as f64, matrix.bytes());
+        let (flops, bytes) = (2.0 * stored_values as f64 * (to.n * to.plane) as f64, matrix.bytes());
         let mut step = Step::new(form.name(), move |frame: &Frame<'_>| {
             let x = Shared(frame.input::<u8>(0).as_ptr().cast_mut());
             let residual = epilogue.residual.map(|_| Shared(frame.input::<u8>(4).as_ptr().cast_mut()));
@@ -155,7 +165,7 @@ impl ConvI8 {
                 let (item, part) = (item / rows.len(), item % rows.len());
                 let (item, strip) = (item / strips.len(), item % strips.len());
                 let (image, group) = (item / groups, item % groups);
-                let (p0, p1) = strips[strip];
+                let (p0, p1) = strips.at(strip);
                 let n = p1 - p0;
                 let planes = x.get().wrapping_add((image * from.channels + group * depth) * from.pitch);
                 let panel = frame.scratch_ptr::<u8>(worker);
@@ -185,9 +195,13 @@ impl ConvI8 {
                         }
                     }
                     if let Form::Dense((_, kernel)) = &form {
-                        let (base, apart, rows) =
-                            if in_place { (first.wrapping_add(p0), from.pitch, channels) } else { (plain, NR, channels * taps) };
-                        let rows: Vec<*const u8> = (0..rows).map(|r| base.wrapping_add(r * apart).cast_const()).collect();
+                        let (base, apart, rows) = if in_place {
+                            (first.wrapping_add(p0), from.pitch, channels)
+                        } else {
+                            (plain, NR, channels * taps)
+                        };
+                        let rows: Vec<*const u8> =
+                            (0..rows).map(|r| base.wrapping_add(r * apart).cast_const()).collect();
                         // SAFETY: rows are whole vectors of columns; `c0 * taps` is a multiple of four, and the panel has room
                         // for all groups of the depth.
                         unsafe { (kernel.pack)(&rows, n, panel.wrapping_add(c0 * taps * NR), NR) };
@@ -198,14 +212,15 @@ impl ConvI8 {
                 let (source, stride) = if let Form::Dense(_) = form { (panel, NR) } else { sparse_panel };
                 let call = StripI8 {
                     weight: (),
-                    rows: rows[part],
+                    rows: rows.at(part),
                     panel: source.cast_const(),
                     panel_stride: stride,
                     n,
                     out: out.get().wrapping_add((channel * to.pitch + p0) * size),
                     out_stride: to.pitch,
-                    residual: residual
-                        .map_or(std::ptr::null(), |r| r.get().wrapping_add(channel * residual_pitch + p0).cast_const()),
+                    residual: residual.map_or(std::ptr::null(), |r| {
+                        r.get().wrapping_add(channel * residual_pitch + p0).cast_const()
+                    }),
                     residual_stride: residual_pitch,
                     requant: epilogue.rows(group * m, m),
                 };
@@ -254,7 +269,8 @@ impl Form {
 
 /// The call with a weight.
 fn with<'a, W>(call: &StripI8<'a, ()>, weight: W) -> StripI8<'a, W> {
-    let StripI8 { rows, panel, panel_stride, n, out, out_stride, residual, residual_stride, requant, .. } = *call;
+    let StripI8 { rows, panel, panel_stride, n, out, out_stride, residual, residual_stride, requant, .. } =
+        *call;
     StripI8 { weight, rows, panel, panel_stride, n, out, out_stride, residual, residual_stride, requant }
 }
 

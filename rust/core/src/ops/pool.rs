@@ -10,7 +10,7 @@ use super::integer::Bytes;
 use super::reduce::{Plane, reduced};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::{Error, Result, ensure};
-use crate::kernels::pool::{adaptive, adaptive_windows, counts, greater, windows};
+use crate::kernels::pool::{adaptive, adaptive_windows, count, greater, windows};
 use crate::kernels::strip_i8::quantize;
 use crate::kernels::window::Window2;
 use crate::kernels::{pick, relayout};
@@ -183,13 +183,11 @@ impl Operator for Pool {
             };
         }
         let (kernel, stride) = (window.kernel(), window.stride());
-        let along = |axis: usize, outputs: usize| {
-            let (sizes, steps) = ((input[axis], outputs), (kernel[axis], stride[axis]));
-            counts(sizes, steps, padding[axis], self.count_include_pad)
+        let (divisor, padded) = (self.divisor, self.count_include_pad);
+        let along = move |axis: usize, o: usize| {
+            count(input[axis], (kernel[axis], stride[axis]), padding[axis], padded, o)
         };
-        let (rows, columns) = (along(0, oh), along(1, ow));
-        let divisor = self.divisor;
-        let count = move |i: usize| divisor.unwrap_or(rows[i / ow] * columns[i % ow]);
+        let count = move |i: usize| divisor.unwrap_or_else(|| along(0, i / ow) * along(1, i % ow));
         match self.mean {
             None => over_planes::<f32>("pool/scalar", site, move |x, out| {
                 windows(&window, x, 0.0, |sum, value| sum + value, out);

@@ -20,23 +20,27 @@ pub fn windows<T: Copy, A: Copy>(
     let [oh, ow] = window.output();
     let (stride, width) = (window.stride[1], window.w);
     out[..oh * ow].fill(start);
+    // The taps that some output sees inside the plane: a kernel may be much wider.
+    let last = (width + window.pad[1]).div_ceil(window.dilation[1]);
+    let first = window.pad[1].saturating_sub(ow.saturating_sub(1) * stride).div_ceil(window.dilation[1]);
+    let columns = first..window.kernel[1].min(last);
     for oy in 0..oh {
         let row = &mut out[oy * ow..][..ow];
         let (taps, first) = window.taps_of_row(oy);
         for y in taps.enumerate().map(|(i, _)| first + i * window.dilation[0]) {
-            for tx in 0..window.kernel[1] {
-                let columns = window.columns_of(tx);
-                if columns.is_empty() {
+            for tx in columns.clone() {
+                let seen = window.columns_of(tx);
+                if seen.is_empty() {
                     continue;
                 }
-                let at = columns.start * stride + tx * window.dilation[1] - window.pad[1];
+                let at = seen.start * stride + tx * window.dilation[1] - window.pad[1];
                 let line = &x[y * width + at..(y + 1) * width];
                 if stride == 1 {
-                    for (acc, &value) in row[columns].iter_mut().zip(line) {
+                    for (acc, &value) in row[seen].iter_mut().zip(line) {
                         *acc = fold(*acc, value);
                     }
                 } else {
-                    for (acc, &value) in row[columns].iter_mut().zip(line.iter().step_by(stride)) {
+                    for (acc, &value) in row[seen].iter_mut().zip(line.iter().step_by(stride)) {
                         *acc = fold(*acc, value);
                     }
                 }
@@ -45,25 +49,23 @@ pub fn windows<T: Copy, A: Copy>(
     }
 }
 
-/// Elements of each output's window, `rows[oy] · columns[ox]`: along one axis, those inside the input; with `padded`, also
-/// those in the padding `[before, after]`.
-pub fn counts(
-    (input, outputs): (usize, usize),
+/// Elements of the window of output `o` along one axis: those inside the input; with `padded`, also those in the padding
+/// `[before, after]`.
+pub fn count(
+    input: usize,
     (kernel, stride): (usize, usize),
     padding: [usize; 2],
     padded: bool,
-) -> Vec<usize> {
-    let one = |o: usize| {
-        let first = o * stride;
-        let last = (first + kernel).min(input + padding[0] + padding[1]);
-        if padded {
-            last - first
-        } else {
-            let (low, high) = (padding[0], padding[0] + input);
-            last.min(high).saturating_sub(first.max(low))
-        }
-    };
-    (0..outputs).map(one).collect()
+    o: usize,
+) -> usize {
+    let first = o * stride;
+    let last = (first + kernel).min(input + padding[0] + padding[1]);
+    if padded {
+        last - first
+    } else {
+        let (low, high) = (padding[0], padding[0] + input);
+        last.min(high).saturating_sub(first.max(low))
+    }
 }
 
 /// The elements of output `i` of `n` in adaptive pooling: `⌊i·size/n⌋ .. ⌈(i+1)·size/n⌉`.
@@ -141,9 +143,12 @@ mod tests {
     #[test]
     fn counts_are_torchs() {
         // avg_pool1d of five elements, kernel 3, stride 2, padding 1, ceil_mode.
-        assert_eq!(counts((5, 3), (3, 2), [1, 1], true), [3, 3, 3]);
-        assert_eq!(counts((5, 3), (3, 2), [1, 1], false), [2, 3, 2]);
-        assert_eq!(counts((6, 4), (3, 2), [1, 1], true), [3, 3, 3, 2]);
+        let counts = |input, outputs, padded| -> Vec<usize> {
+            (0..outputs).map(|o| count(input, (3, 2), [1, 1], padded, o)).collect()
+        };
+        assert_eq!(counts(5, 3, true), [3, 3, 3]);
+        assert_eq!(counts(5, 3, false), [2, 3, 2]);
+        assert_eq!(counts(6, 4, true), [3, 3, 3, 2]);
     }
 
     #[test]
