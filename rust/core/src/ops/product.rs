@@ -10,6 +10,7 @@ use crate::isa::Tier;
 use crate::kernels::spmm_f32::cost;
 use crate::kernels::strip::{Epilogue, LANES, Strip, StripKernel, TILE};
 use crate::kernels::{gemm_f32, pick, spmm_f32};
+use crate::pool::{Ranges, split};
 use crate::tensor::DType;
 use crate::weight::{Matrix, Number, Structure, Tiles};
 use half::f16;
@@ -348,7 +349,7 @@ pub(super) fn cut(
     nr: usize,
     threads: usize,
     copies: bool,
-) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
+) -> (Ranges, Ranges) {
     let mut strips = columns.div_ceil(nr);
     if threads > 1 && strips * strips_beside > 1 {
         // A few more strips let all threads finish together, so long as each is some vectors wide.
@@ -357,12 +358,12 @@ pub(super) fn cut(
             strips = strips.max(even);
         }
     }
-    let strips = crate::pool::split(columns, strips, LANES);
+    let strips = split(columns, strips, LANES);
     let regions = strips.len() * strips_beside;
     let want = match (threads, copies) {
         (1, _) => 1,
         (_, true) => threads.div_ceil(regions.max(1)),
         (_, false) => (4 * threads).div_ceil(regions.max(1)),
     };
-    (strips, crate::pool::split(m, want.min(m.div_ceil(4 * TILE)), TILE))
+    (strips, split(m, want.min(m.div_ceil(4 * TILE)), TILE))
 }
