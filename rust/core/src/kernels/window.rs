@@ -103,11 +103,6 @@ impl Window2 {
         self.kernel
     }
 
-    /// Output rows whose tap row `ty` lies inside the input.
-    pub(super) fn rows_of(&self, ty: usize) -> Range<usize> {
-        outputs(self.h, self.oh, self.stride[0], ty * self.dilation[0], self.pad[0])
-    }
-
     /// Output columns whose tap column `tx` lies inside the input.
     pub(super) fn columns_of(&self, tx: usize) -> Range<usize> {
         outputs(self.w, self.ow, self.stride[1], tx * self.dilation[1], self.pad[1])
@@ -116,11 +111,6 @@ impl Window2 {
     /// Tap rows of output row `oy` that lie inside the input, and the input row of the first of them.
     pub(super) fn taps_of_row(&self, oy: usize) -> (Range<usize>, usize) {
         taps(self.h, oy * self.stride[0], self.kernel[0], self.dilation[0], self.pad[0])
-    }
-
-    /// Tap columns of output column `ox` that lie inside the input, and the input column of the first of them.
-    pub(super) fn taps_of_column(&self, ox: usize) -> (Range<usize>, usize) {
-        taps(self.w, ox * self.stride[1], self.kernel[1], self.dilation[1], self.pad[1])
     }
 }
 

@@ -41,7 +41,7 @@ pub struct Mean {
 
 impl Mean {
     /// Of a sum of `count` bytes, less as many zero points as were added.
-    fn of(&self, sum: i64, count: usize) -> u8 {
+    fn of(self, sum: i64, count: usize) -> u8 {
         let factor = (f64::from(self.scale) / count as f64) as f32;
         quantize(sum as f32 * factor, self.output.zero_point, self.output.lo, self.output.hi)
     }

@@ -337,6 +337,9 @@ impl Chain {
     }
 }
 
+/// Ranges `[start, end)`, in order.
+type Ranges = Vec<(usize, usize)>;
+
 /// How an output of `columns` columns is cut for `threads` threads: ranges of columns, and parts of the rows.
 ///
 /// Strips are as wide as the kernel likes and equal to a vector; where there are fewer than threads, rows are cut too.
@@ -348,7 +351,7 @@ pub(super) fn cut(
     nr: usize,
     threads: usize,
     copies: bool,
-) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
+) -> (Ranges, Ranges) {
     let mut strips = columns.div_ceil(nr);
     if threads > 1 && strips * strips_beside > 1 {
         // A few more strips let all threads finish together, so long as each is some vectors wide.

@@ -4,13 +4,11 @@
 //! either sees of two taps. With stride 2 they are the first and the second eight.
 
 #![allow(unsafe_code, reason = "AVX2 intrinsics behind the Avx2 token")]
-#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
 
 use super::walk::{self, Lanes};
 use super::{Channels, Kernel, scalar};
 use crate::isa::Avx2;
 use crate::kernels::strip_i8::Residual;
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
 pub(super) fn get() -> Option<Kernel> {
@@ -168,8 +166,7 @@ impl Lanes for Pairs {
     unsafe fn store_u8(to: *mut u8, reals: [__m256; 2], [lo, hi]: [__m256; 2], zero_point: __m256i) {
         // SAFETY: as above. `max` gives its second operand for a NaN; bounded, a conversion is exact and rounds to even.
         unsafe {
-            let [a, b] = reals
-                .map(|reals| _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(reals, lo), hi)));
+            let [a, b] = reals.map(|reals| _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(reals, lo), hi)));
             let steps = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(a, b));
             let steps = _mm256_add_epi16(steps, zero_point);
             let (low, high) = (_mm256_castsi256_si128(steps), _mm256_extracti128_si256::<1>(steps));
@@ -180,8 +177,7 @@ impl Lanes for Pairs {
     unsafe fn store_f32(to: *mut f32, reals: [__m256; 2], [lo, hi]: [__m256; 2]) {
         // SAFETY: as above. Both keep a NaN, which is their second operand.
         unsafe {
-            let bounded = reals
-                .map(|reals| _mm256_min_ps(hi, _mm256_max_ps(lo, reals)));
+            let bounded = reals.map(|reals| _mm256_min_ps(hi, _mm256_max_ps(lo, reals)));
             _mm256_storeu_ps(to, bounded[0]);
             _mm256_storeu_ps(to.add(8), bounded[1]);
         }

@@ -1,19 +1,17 @@
 //! AVX-512 without VNNI: the way of `avx2`, 32 outputs at a time where a row has more than 16.
 
 #![allow(unsafe_code, reason = "AVX-512 intrinsics behind the Avx512 token")]
-#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
 
 use super::avx2::{Pairs, lane, pack};
 use super::walk::{self, Lanes};
 use super::{Channels, Kernel, scalar};
 use crate::isa::Avx512;
 use crate::kernels::strip_i8::Residual;
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
 pub(super) fn get() -> Option<Kernel> {
-    // SAFETY: an `Avx512` exists only where the processor has the features of these functions.
     Avx512::detect().map(|_| {
+        // SAFETY: an `Avx512` exists only where the processor has the features of these functions.
         (|channels, out| unsafe {
             if channels.window.ow > Pairs::N { wide(channels, out) } else { narrow(channels, out) }
         }) as Kernel
@@ -173,8 +171,7 @@ impl Lanes for WidePairs {
         unsafe {
             for (half, reals) in reals.into_iter().enumerate() {
                 let steps = _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(reals, lo), hi));
-                let bytes =
-                    _mm512_cvtepi32_epi8(_mm512_add_epi32(steps, zero_point));
+                let bytes = _mm512_cvtepi32_epi8(_mm512_add_epi32(steps, zero_point));
                 _mm_storeu_si128(to.add(16 * half).cast(), bytes);
             }
         }

@@ -1,13 +1,11 @@
 //! AVX-512 VNNI and VBMI: 16 outputs. `vpermb` spreads a row's bytes into windows of four taps, `vpdpbusd` adds them.
 
 #![allow(unsafe_code, reason = "AVX-512 intrinsics behind the Avx512Vnni token")]
-#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
 
 use super::walk::{self, Lanes};
 use super::{Channels, Kernel, scalar};
 use crate::isa::Avx512Vnni;
 use crate::kernels::strip_i8::Residual;
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
 pub(super) fn get() -> Option<Kernel> {
@@ -167,7 +165,13 @@ impl Lanes for Windows {
         unsafe { _mm_storeu_si128(to.cast(), bytes(reals, bounds, zero_point)) }
     }
     #[inline(always)]
-    unsafe fn store_u8_some(to: *mut u8, reals: __m512, bounds: [__m512; 2], zero_point: __m128i, lanes: usize) {
+    unsafe fn store_u8_some(
+        to: *mut u8,
+        reals: __m512,
+        bounds: [__m512; 2],
+        zero_point: __m128i,
+        lanes: usize,
+    ) {
         // SAFETY: as above; bytes outside the mask are not accessed.
         unsafe { _mm_mask_storeu_epi8(to.cast(), first(lanes), bytes(reals, bounds, zero_point)) }
     }
@@ -194,7 +198,8 @@ fn first(lanes: usize) -> __mmask16 {
 unsafe fn add_residual(reals: __m512, bytes: __m128i, how: Residual) -> __m512 {
     // SAFETY: the caller's.
     unsafe {
-        let steps = _mm512_sub_epi32(_mm512_cvtepu8_epi32(bytes), _mm512_set1_epi32(i32::from(how.zero_point)));
+        let steps =
+            _mm512_sub_epi32(_mm512_cvtepu8_epi32(bytes), _mm512_set1_epi32(i32::from(how.zero_point)));
         _mm512_add_ps(reals, _mm512_mul_ps(_mm512_cvtepi32_ps(steps), _mm512_set1_ps(how.scale)))
     }
 }

@@ -1,13 +1,11 @@
 //! NEON: 16 outputs in four vectors of sums. Bytes are widened to 16 bits and `smlal` adds a tap at a time.
 
 #![allow(unsafe_code, reason = "NEON intrinsics behind the Neon token")]
-#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
 
 use super::walk::{self, Lanes};
 use super::{Channels, Kernel, scalar};
 use crate::isa::Neon;
 use crate::kernels::strip_i8::Residual;
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::aarch64::*;
 
 pub(super) fn get() -> Option<Kernel> {
@@ -131,11 +129,13 @@ impl Lanes for Widened {
         unsafe { vdupq_n_u8(value) }
     }
     #[inline(always)]
-    unsafe fn real<const S: usize>(sums: [int32x4_t; 4], scale: float32x4_t, bias: float32x4_t) -> [float32x4_t; 4] {
+    unsafe fn real<const S: usize>(
+        sums: [int32x4_t; 4],
+        scale: float32x4_t,
+        bias: float32x4_t,
+    ) -> [float32x4_t; 4] {
         // SAFETY: as above.
-        sums.map(|sums| unsafe {
-            vaddq_f32(vmulq_f32(vcvtq_f32_s32(sums), scale), bias)
-        })
+        sums.map(|sums| unsafe { vaddq_f32(vmulq_f32(vcvtq_f32_s32(sums), scale), bias) })
     }
     #[inline(always)]
     unsafe fn add_residual(reals: [float32x4_t; 4], from: *const u8, how: Residual) -> [float32x4_t; 4] {
@@ -155,7 +155,12 @@ impl Lanes for Widened {
         }
     }
     #[inline(always)]
-    unsafe fn store_u8(to: *mut u8, reals: [float32x4_t; 4], [lo, hi]: [float32x4_t; 2], zero_point: uint8x16_t) {
+    unsafe fn store_u8(
+        to: *mut u8,
+        reals: [float32x4_t; 4],
+        [lo, hi]: [float32x4_t; 2],
+        zero_point: uint8x16_t,
+    ) {
         // SAFETY: as above.
         unsafe {
             // As `strip_i8::quantize`: bounds first, then an addition that leaves the integer in the low bits.
