@@ -16,6 +16,8 @@ pub mod gemv_i8;
 pub mod map;
 pub mod pack;
 pub mod pool;
+pub mod pool_f32;
+pub mod pool_i8;
 pub mod quantize;
 pub mod reduce;
 pub mod relayout;
@@ -26,8 +28,8 @@ pub mod spmv_i8;
 pub mod strip;
 pub mod strip_i8;
 pub mod window;
-mod unroll;
 mod math;
+mod unroll;
 mod simd;
 
 /// One implementation of a family.

@@ -17,6 +17,7 @@ mod bytes;
 mod cat;
 mod conv;
 mod conv_i8;
+mod dynamic;
 mod frame;
 mod integer;
 mod linear;
@@ -296,6 +297,8 @@ ops! {
     "conv_i8" => conv_i8::ConvI8,
     /// `linear` in integers.
     "linear_i8" => linear_i8::LinearI8,
+    /// `linear` in integers on float32 rows.
+    "dynamic_linear_i8" => dynamic::DynamicLinearI8,
     /// A function of one variable, element by element.
     "map" => map::MapOp,
     /// float32 to bytes.
