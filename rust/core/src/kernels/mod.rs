@@ -42,7 +42,9 @@ pub struct Impl<K> {
 
 /// The best entry of a family that `tier` allows and this processor can run.
 ///
-/// The last entry of every table is scalar, so there always is one.
+///
+/// # Panics
+/// Where the table's last entry is not scalar, as every table's is.
 pub fn pick<K>(table: &[Impl<K>], tier: Tier) -> (Tier, K) {
     table
         .iter()

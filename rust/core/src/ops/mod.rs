@@ -1,7 +1,7 @@
 //! Operators: what a graph's node means.
 //!
 //! An op is its attributes, a rule for the shape of its outputs, and a way to make a [`Step`] of it for given shapes, layouts
-//! and processor. [`ops!`] below is the one list of them.
+//! and processor. `ops!` below is the one list of them.
 
 use crate::error::{Error, Result, ensure};
 use crate::isa::Tier;

@@ -1,8 +1,6 @@
 //! NEON: 4 lanes; foreign lanes of the input are cleared before they are added.
 
 #![allow(unsafe_code, reason = "NEON intrinsics behind the Neon token")]
-#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
-#![allow(clippy::wildcard_imports, reason = "intrinsics")]
 
 use super::{Channels, Kernel, scalar, walk};
 use crate::isa::Neon;

@@ -9,7 +9,6 @@
 //! outputs and `[w, 2w)` the next row's, which is a walk with twice the vertical stride.
 
 #![allow(unsafe_code, reason = "vector loads and stores")]
-#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
 
 use super::Channels;
 use crate::kernels::unroll::unroll;
@@ -312,7 +311,7 @@ impl<L: Lanes, const K: usize> Column<L, K> {
         let [h, w, top] = self.size;
         let rows = (SV / SH) as isize;
         let mut sums = before;
-        unroll!(I < Q, { sums[I] = if I == 0 { self.bias } else { before[I.max(1) - 1] } });
+        unroll!(I < Q, { sums[I] = if I == 0 { self.bias } else { before[I.saturating_sub(1)] } });
         unroll!(PHASE < SV, {
             let line = (step * SV + PHASE) as isize;
             let row = line - top;

@@ -4,13 +4,11 @@
 //! either sees of two taps. With stride 2 they are the first and the second eight.
 
 #![allow(unsafe_code, reason = "AVX2 intrinsics behind the Avx2 token")]
-#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
 
 use super::walk::{self, Lanes};
 use super::{Channels, Kernel, scalar};
 use crate::isa::Avx2;
 use crate::kernels::strip_i8::Residual;
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
 pub(super) fn get() -> Option<Kernel> {

@@ -1,19 +1,17 @@
 //! AVX-512 without VNNI: the way of `avx2`, 32 outputs at a time where a row has more than 16.
 
 #![allow(unsafe_code, reason = "AVX-512 intrinsics behind the Avx512 token")]
-#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
 
 use super::avx2::{Pairs, lane, pack};
 use super::walk::{self, Lanes};
 use super::{Channels, Kernel, scalar};
 use crate::isa::Avx512;
 use crate::kernels::strip_i8::Residual;
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
 pub(super) fn get() -> Option<Kernel> {
-    // SAFETY: an `Avx512` exists only where the processor has the features of these functions.
     Avx512::detect().map(|_| {
+        // SAFETY: an `Avx512` exists only where the processor has the features of these functions.
         (|channels, out| unsafe {
             if channels.window.ow > Pairs::N { wide(channels, out) } else { narrow(channels, out) }
         }) as Kernel

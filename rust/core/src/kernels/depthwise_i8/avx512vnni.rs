@@ -1,13 +1,11 @@
 //! AVX-512 VNNI and VBMI: 16 outputs. `vpermb` spreads a row's bytes into windows of four taps, `vpdpbusd` adds them.
 
 #![allow(unsafe_code, reason = "AVX-512 intrinsics behind the Avx512Vnni token")]
-#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
 
 use super::walk::{self, Lanes};
 use super::{Channels, Kernel, scalar};
 use crate::isa::Avx512Vnni;
 use crate::kernels::strip_i8::Residual;
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
 pub(super) fn get() -> Option<Kernel> {

@@ -1,13 +1,11 @@
 //! NEON: 16 outputs in four vectors of sums. Bytes are widened to 16 bits and `smlal` adds a tap at a time.
 
 #![allow(unsafe_code, reason = "NEON intrinsics behind the Neon token")]
-#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
 
 use super::walk::{self, Lanes};
 use super::{Channels, Kernel, scalar};
 use crate::isa::Neon;
 use crate::kernels::strip_i8::Residual;
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::aarch64::*;
 
 pub(super) fn get() -> Option<Kernel> {
