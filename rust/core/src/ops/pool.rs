@@ -38,17 +38,9 @@ pub struct Mean {
     pub output: Bytes,
 }
 
-<<<<<<< HEAD
 impl From<Mean> for Rescale {
     fn from(Mean { x_zero_point, scale, output: Bytes { zero_point, lo, hi } }: Mean) -> Rescale {
         Rescale { x_zero_point, scale, zero_point, lo, hi }
-=======
-impl Mean {
-    /// Of a sum of `count` bytes, less as many zero points as were added.
-    fn of(self, sum: i64, count: usize) -> u8 {
-        let factor = (f64::from(self.scale) / count as f64) as f32;
-        quantize(sum as f32 * factor, self.output.zero_point, self.output.lo, self.output.hi)
->>>>>>> tidy
     }
 }
 

@@ -338,9 +338,6 @@ impl Chain {
     }
 }
 
-/// Ranges `[start, end)`, in order.
-type Ranges = Vec<(usize, usize)>;
-
 /// How an output of `columns` columns is cut for `threads` threads: ranges of columns, and parts of the rows.
 ///
 /// Strips are as wide as the kernel likes and equal to a vector; where there are fewer than threads, rows are cut too.
