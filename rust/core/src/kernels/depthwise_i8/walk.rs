@@ -145,7 +145,7 @@ pub(super) unsafe fn gather(from: *const u8, bytes: u64, outside: u8) -> [u8; 64
         let (first, count) = (bytes.trailing_zeros() as usize, bytes.count_ones() as usize);
         // SAFETY: the caller's; 64 bits have no more than 64 ones.
         unsafe {
-            std::ptr::copy_nonoverlapping(from.wrapping_add(first), row.as_mut_ptr().add(first), count)
+            std::ptr::copy_nonoverlapping(from.wrapping_add(first), row.as_mut_ptr().add(first), count);
         };
     }
     row
@@ -404,7 +404,7 @@ impl<L: Lanes, const K: usize> Column<L, K> {
         let [h, w, top] = self.size;
         let rows = (SV / SH) as isize;
         let mut sums = before;
-        unroll!(I < Q, { sums[I] = if I == 0 { self.offset } else { before[I.max(1) - 1] } });
+        unroll!(I < Q, { sums[I] = if I == 0 { self.offset } else { before[I.saturating_sub(1)] } });
         unroll!(PHASE < SV, {
             let line = (step * SV + PHASE) as isize;
             let row = line - top;

@@ -137,7 +137,7 @@ pub(in crate::kernels) fn slide<T: Copy, A: Copy>(
                 let taps = &line[tx * dx..][..count * stride];
                 match (tx, stride) {
                     (0, _) => {
-                        results.iter_mut().zip(taps.chunks_exact(stride)).for_each(|(to, x)| *to = x[0])
+                        results.iter_mut().zip(taps.chunks_exact(stride)).for_each(|(to, x)| *to = x[0]);
                     }
                     (_, 1) => results.iter_mut().zip(taps).for_each(|(to, &x)| *to = join(*to, x)),
                     (_, 2) => {
