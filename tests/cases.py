@@ -294,6 +294,57 @@ add("channel shuffle", part(nn.ChannelShuffle, 2), (8, 3, 4))
 add("upsample nearest", part(nn.Upsample, scale_factor=2), (3, 4, 5))
 add("flip and roll", lambda x: (x.flip(1), torch.roll(x, 2, 2)), (4, 5))
 add("index", lambda x: (x[:, torch.tensor([0, 2, 1])], torch.index_select(x, 2, torch.tensor([3, 1]))), (4, 5))
+add(
+    "index with computed places",
+    lambda x, i: (x[i[0]], x[:, i[0]], F.embedding(i, x)),
+    (4, 5),
+    ids(3, high=4),
+    batches=(4,),
+)
+add("index several axes", lambda x, i: (x[:, i[0], i[0] - 4], x[0, :, i[0]]), (4, 5), ids(3, high=4), batches=(4,))
+add("gather", lambda x, i: (x.gather(1, i), x.gather(2, i[:, :, :2])), (4, 5), ids(3, 5, high=4))
+add("scatter", lambda x, i: (x.scatter(1, i, 2.0), x.scatter_add(1, i, x[:, :3]), x.long().scatter_add(1, i, i)),
+    (4, 5), ids(3, 5, high=4))  # fmt: skip
+add("sort", lambda x: (*x.sort(1), *x.sort(2, descending=True), x.argsort(1)), (4, 5))
+add("sort integers", lambda x: x.sort(dim=1, stable=True), whole(9))
+add("topk", lambda x: (*x.topk(2, 1), *x.topk(5, 2, largest=False), *x.topk(3)), (4, 5))
+add("argmax", lambda x: (x.argmax(1), x.argmin(2, keepdim=True), x.argmax(), *x.max(1), *x.min(2)), (4, 5))
+add("argmax of integers", lambda x: (x.argmax(1), x.argmin(1)), whole(9))
+add("running", lambda x: (x.cumsum(1), x.cumsum(2), x.cumprod(1), x.long().cumsum(1)), (4, 5))
+add("pad circular", lambda x: F.pad(x, (1, 2, 2, 1), mode="circular"), (3, 5, 6))
+add(
+    "pad anything",
+    lambda x: (F.pad(x, (1, 2), value=7), F.pad(x > 0, (2, 0), value=True), F.pad(x, (0, 0, 1, 1))),
+    whole(3, 4),
+)
+for kind in ("nearest", "nearest-exact", "bilinear", "bicubic"):
+    for more in ({"scale_factor": 1.7}, {"size": (3, 11)}):
+        mode = {"mode": kind, **more}
+        add(f"resize {mode}", part(nn.Upsample, **mode), (3, 5, 7))
+        if kind.startswith("bi"):
+            mode["align_corners"] = True
+            add(f"resize {mode}", part(nn.Upsample, **mode), (3, 5, 7))
+add("resize sequences", lambda x: (F.interpolate(x, 9), F.interpolate(x, 9, mode="linear")), (3, 5))
+for mode in ("bilinear", "nearest", "bicubic"):
+    for outside in ("zeros", "border", "reflection"):
+        function = part(F.grid_sample, mode=mode, padding_mode=outside, align_corners=mode == "nearest")
+        add(f"grid sample {mode} {outside}", part(lambda f: Fn(f), function), (3, 5, 7), (4, 6, 2))
+for kernel, more in [
+    (3, {}),
+    (3, {"stride": 2, "padding": 1, "output_padding": 1}),
+    ((2, 3), {"stride": (3, 1), "dilation": (1, 2), "groups": 2, "bias": False}),
+    (4, {"stride": 2, "padding": 1, "groups": 4}),
+    (2, {"dilation": 3, "output_padding": 2}),
+]:
+    add(f"transposed conv {kernel} {more}", part(nn.ConvTranspose2d, 4, 8, kernel, **more), (4, 5, 6))
+add("transposed conv of sequences", part(nn.ConvTranspose1d, 4, 6, 3, 2), (4, 9))
+add("transposed conv of one image", part(nn.ConvTranspose2d, 4, 6, 3), lambda n: torch.randn(4, 5, 6), batches=(1,))
+add("unfold and fold", lambda x: (F.unfold(x, 3, 2, 1, 2), F.fold(F.unfold(x, 2), (9, 8), 2)), (3, 9, 8))
+add("lengths", lambda x: (torch.arange(x.shape[1]) * x, torch.arange(2, x.shape[1], 3).float()), (7,))
+add("attention shared heads", part(lambda: Fn(part(F.scaled_dot_product_attention, enable_gqa=True))),
+    (4, 5, 8), (2, 5, 8), (2, 5, 8))  # fmt: skip
+add("attention large", F.scaled_dot_product_attention, *[(2, 150, 72)] * 3, batches=(2,))
+add("matmul large", lambda a, b: a @ b, (130, 300), (300, 70), batches=(2,))
 add("assign", lambda x: _assigned(x), (4, 5))
 add("constants", lambda x: (torch.zeros_like(x), x + torch.ones(5), torch.full((x.shape[0], 2), 3.0)), (4, 5))
 add("triangle", lambda x: (x.tril(), x.triu(1)), (4, 5))
@@ -338,6 +389,22 @@ class Added(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.value
+
+
+class Tied(nn.Module):
+    """A table of words that is also the weight of the last layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(50, 12), nn.Linear(12, 50, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(torch.relu(self.words(ids)))
+
+
+for weights in ("float32", "float16", "int8"):
+    add(f"tied {weights}", Tied, ids(4, high=50), options={"weights": weights})
 
 
 class LowRank(nn.Module):

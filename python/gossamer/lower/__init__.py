@@ -190,6 +190,14 @@ class Lowering:
             self._stored[key] = token
         return self._stored[key]
 
+    def made_matrix(self, rows: Tensor, name: str, groups: int) -> Token:
+        """Stores a matrix that a lowering made of a weight, once for each name."""
+        if name not in self._stored:
+            half = self.weights == "float16" and torch.equal(rows, rows.half().float())
+            storage = "float16" if half else "float32"
+            self._stored[name] = self.builder.matrix(self._unique(name), rows.numpy(), groups=groups, storage=storage)
+        return self._stored[name]
+
     def low_rank(self, name: str, u: Token, v: Token) -> Token:
         """Stores the product of two matrices as its factors."""
         key = ("low rank", u, v)
@@ -360,5 +368,9 @@ def _text(e: sympy.Expr, symbols: dict[str, str]) -> str:
     raise Unsupported(f"the size {e} cannot be written with + - * //")
 
 
-for _module in ("activation", "arithmetic", "attention", "integer", "layers", "norm", "pool", "reduce", "shape"):
+_MODULES = (
+    "activation", "arithmetic", "attention", "index", "integer", "layers", "norm", "order", "pool", "reduce", "resize",
+    "shape", "transposed",
+)  # fmt: skip
+for _module in _MODULES:
     importlib.import_module(f"{__name__}.{_module}")

@@ -8,7 +8,7 @@ from torch import fx
 
 from ..ops import ACTIVATIONS
 from ..program import shape_of
-from . import Lowering, Token, Unsupported, lowers
+from . import Lowering, Token, lowers
 
 
 def activation(name: str, params: list[float]) -> dict[str, Any] | None:
@@ -93,13 +93,13 @@ def product(at: Lowering, a: fx.Node, b: fx.Node) -> Token:
 
 @lowers("aten.addmm.default", "aten.baddbmm.default")
 def addmm(at: Lowering, bias, a, b, beta, alpha) -> Token:
-    if (beta, alpha) != (1, 1):
-        raise Unsupported("a product scaled by alpha or beta: write the scaling as a multiplication")
-    return at.add("binary", [product(at, a, b), at.value(bias)], fn="add")
-
-
-@lowers("aten.embedding.default")
-def embedding(at: Lowering, table, ids, padding_idx, scale_grad_by_freq, sparse) -> Token:
-    if at.program.constant(table) is None:
-        raise Unsupported("the table is computed, not a parameter")
-    return at.add("embedding", [at.value(ids), at.value(table)], [table])
+    dtype = at.node.meta["val"].dtype
+    scaled = product(at, a, b)
+    if alpha != 1:
+        scaled = at.add("binary", [scaled, at.operand(alpha, dtype)], fn="mul")
+    if beta == 0:
+        return scaled
+    added = at.value(bias, dtype)
+    if beta != 1:
+        added = at.add("binary", [added, at.operand(beta, dtype)], fn="mul")
+    return at.add("binary", [scaled, added], fn="add")

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from ..program import shape_of
-from . import Lowering, Token, Unsupported, lowers
+from . import Lowering, Token, lowers
 from .shape import cut
 
 
-def _spread(value: int | list[int], n: int) -> list[int]:
+def spread(value: int | list[int], n: int) -> list[int]:
     values = [value] if isinstance(value, int) else list(value)
     return values * n if len(values) == 1 else values
 
 
-def _batched(at: Lowering, x, spatial: int, make: Any) -> Token:
+def batched(at: Lowering, x, spatial: int, make: Any) -> Token:
     """Calls `make` with a value that has a batch: torch takes one image without."""
     if len(shape_of(x)) == spatial + 2:
         return make(at.value(x))
@@ -23,18 +23,18 @@ def _batched(at: Lowering, x, spatial: int, make: Any) -> Token:
 
 
 def _pool(at: Lowering, x, kind: str, spatial: int, kernel, stride, padding, dilation, ceil_mode, **more: Any) -> Token:
-    kernel = _spread(kernel, spatial)
+    kernel = spread(kernel, spatial)
     attrs = {
         "kind": kind,
         "kernel": kernel,
-        "stride": _spread(stride, spatial) if stride else kernel,
-        "padding": [[p, p] for p in _spread(padding, spatial)],
-        "dilation": _spread(dilation, spatial),
+        "stride": spread(stride, spatial) if stride else kernel,
+        "padding": [[p, p] for p in spread(padding, spatial)],
+        "dilation": spread(dilation, spatial),
         "ceil_mode": ceil_mode,
         "count_include_pad": more.get("count_include_pad", False),
         "divisor": more.get("divisor"),
     }
-    return _batched(at, x, spatial, lambda token: at.add("pool", [token], **attrs))
+    return batched(at, x, spatial, lambda token: at.add("pool", [token], **attrs))
 
 
 @lowers("aten.max_pool1d.default", "aten.max_pool2d.default")
@@ -75,11 +75,11 @@ def adaptive_max_pool(at: Lowering, x, output_size) -> list[Token | None]:
 
 def _adaptive(at: Lowering, x, kind: str, output_size) -> Token:
     n = _spatial(at)
-    if all(size == 1 for size in _spread(output_size, n)):
+    if all(size == 1 for size in spread(output_size, n)):
         rank = len(shape_of(x))
         fn = {"avg": "mean", "max": "max"}[kind]
         return at.add("reduce", [at.value(x)], fn=fn, axes=list(range(rank - n, rank)), keepdim=True)
-    sizes = [at.size(s) for s in _spread(output_size, n)]
+    sizes = [at.size(s) for s in spread(output_size, n)]
     if len(shape_of(x)) == n + 2:
         return at.add("adaptive_pool", [at.value(x)], kind=kind, output_size=sizes)
     token = at.add("reshape", [at.value(x)], shape=[1, *at.sizes(x)])
@@ -108,43 +108,14 @@ def _padded(at: Lowering, x, amounts: list[int], mode: str, value: float | None)
     # torch lists the last dimension first.
     pairs = [[0, 0]] * (rank - len(amounts) // 2) + [list(amounts[i : i + 2]) for i in range(0, len(amounts), 2)][::-1]
     token, sizes = at.value(x), shape_of(x)
-    if mode == "circular":
-        return _wrapped(at, token, pairs, sizes)
     for axis, pair in enumerate(pairs):
-        cut = [max(-p, 0) for p in pair]
-        if any(cut):
-            if not isinstance(sizes[axis], int):
-                raise Unsupported("a dimension that depends on the input is cut")
-            token = at.add("slice", [token], axis=axis, start=cut[0], stop=sizes[axis] - cut[1], step=1)
-    pairs = [[max(p, 0) for p in pair] for pair in pairs]
+        low, high = (-p if isinstance(p, int) and p < 0 else 0 for p in pair)
+        if low or high:
+            token = cut(at, token, axis, low, sizes[axis] - high)
+    pairs = [[at.size(p) if not isinstance(p, int) or p > 0 else 0 for p in pair] for pair in pairs]
     if not any(p for pair in pairs for p in pair):
         return token
-    return at.add("pad", [token], padding=pairs, mode=mode, value=float(value or 0.0))
-
-
-def _wrapped(at: Lowering, token: Token, pairs: list[list[int]], shape: list[Any]) -> Token:
-    """Each axis with its end before it and its beginning after it."""
-    for axis, (low, high) in enumerate(pairs):
-        size = shape[axis]
-        parts = [cut(at, token, axis, size - low, size)] if low else []
-        parts += [token] + ([cut(at, token, axis, 0, high)] if high else [])
-        token = at.add("cat", parts, axis=axis) if len(parts) > 1 else token
-    return token
-
-
-@lowers("aten.upsample_nearest1d.vec", "aten.upsample_nearest2d.vec")
-def upsample_nearest(at: Lowering, x, output_size, scale_factors) -> Token:
-    before, after = at.sizes(x), at.sizes()
-    small, large = ([s for s in sizes[2:] if isinstance(s, int)] for sizes in (before, after))
-    if (
-        len(small) + 2 != len(before)
-        or len(large) != len(small)
-        or any(b % a for a, b in zip(small, large, strict=True))
-    ):
-        raise Unsupported("resizing that is not by a whole factor")
-    factors = [b // a for a, b in zip(small, large, strict=True)]
-    apart = [s for size in small for s in (size, 1)]
-    wide = [s for size, factor in zip(small, factors, strict=True) for s in (size, factor)]
-    y = at.add("reshape", [at.value(x)], shape=[*before[:2], *apart])
-    y = at.add("expand", [y], shape=[*before[:2], *wide])
-    return at.add("reshape", [y], shape=after)
+    inputs = [token]
+    if mode == "constant" and value:
+        inputs.append(at.operand(value, at.node.meta["val"].dtype))
+    return at.add("pad", inputs, padding=pairs, mode=mode)

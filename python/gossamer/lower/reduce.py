@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 from ..program import shape_of
-from . import Lowering, Token, lowers
+from . import Lowering, Token, lowers, type_name
 from .activation import truth
 
 
@@ -48,18 +50,40 @@ def extremum_all(at: Lowering, x) -> Token:
 
 @lowers("aten.max.dim", "aten.min.dim")
 def extremum_dim(at: Lowering, x, dim, keepdim) -> list[Token | None]:
-    # Where the indices are used, reading the missing one refuses.
-    return [reduced(at, x, at.function(), dim, keepdim), None]
+    used = {user.args[1] for user in at.node.users}
+    greatest = at.function() == "max"
+    return [
+        reduced(at, x, at.function(), dim, keepdim) if 0 in used else None,
+        arg_extreme(at, x, dim, keepdim, greatest) if 1 in used else None,
+    ]
+
+
+@lowers("aten.argmax.default", "aten.argmin.default")
+def argmax(at: Lowering, x, dim, keepdim) -> Token:
+    return arg_extreme(at, x, dim, keepdim, at.function() == "argmax")
+
+
+def arg_extreme(at: Lowering, x, dim: int | None, keepdim: bool, greatest: bool) -> Token:
+    """Adds a search for the greatest or least element; without `dim`, among all."""
+    dtype = x.meta["val"].dtype
+    token = at.value(x, dtype if dtype.is_floating_point else torch.int64)
+    rank = len(shape_of(x))
+    if dim is not None and rank:
+        return at.add("arg_extreme", [token], axis=dim % rank, greatest=greatest, keepdim=keepdim)
+    flat = at.add("reshape", [token], shape=[-1])
+    place = at.add("arg_extreme", [flat], axis=0, greatest=greatest, keepdim=False)
+    sizes = [1] * rank if keepdim else []
+    return at.add("reshape", [place], shape=sizes) if sizes else place
 
 
 @lowers("aten.any.dim", "aten.all.dim", "aten.any.dims", "aten.all.dims")
 def any_dim(at: Lowering, x, dim, keepdim) -> Token:
-    # The largest of zeros and ones, or the smallest.
     rank = len(shape_of(x))
-    axes = sorted(a % rank for a in ([dim] if isinstance(dim, int) else dim or range(rank)))
-    numbers = at.add("cast", [truth(at, x)], dtype="float32")
-    fn = {"any": "max", "all": "min"}[at.function()]
-    return at.add("cast", [at.add("reduce", [numbers], fn=fn, axes=axes, keepdim=keepdim)], dtype="bool")
+    axes = sorted(a % rank for a in ([dim] if isinstance(dim, int) else dim or range(rank))) if rank else []
+    token = at.add("truth", [truth(at, x)], all=at.function() == "all", axes=axes, keepdim=keepdim)
+    # Of bytes torch answers in bytes.
+    dtype = at.node.meta["val"].dtype
+    return token if dtype == torch.bool else at.add("cast", [token], dtype=type_name(dtype))
 
 
 @lowers("aten.any.default", "aten.all.default")

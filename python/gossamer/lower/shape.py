@@ -168,19 +168,6 @@ def select_scatter(at: Lowering, x, source, dim, index) -> Token:
     return at.add("cat", parts, axis=axis) if len(parts) > 1 else parts[0]
 
 
-@lowers("aten.index_select.default")
-def index_select(at: Lowering, x, dim, index) -> Token:
-    return _taken(at, x, dim % len(shape_of(x)), index)
-
-
-@lowers("aten.index.Tensor")
-def index(at: Lowering, x, indices) -> Token:
-    given = [(axis, i) for axis, i in enumerate(indices) if i is not None]
-    if len(given) != 1 or len(shape_of(given[0][1])) != 1:
-        raise Unsupported("indexing with several tensors, or with a mask")
-    return _taken(at, x, *given[0])
-
-
 @lowers("aten.flip.default")
 def flip(at: Lowering, x, dims) -> Token:
     token = at.value(x)
@@ -188,35 +175,6 @@ def flip(at: Lowering, x, dims) -> Token:
         axis = dim % len(shape_of(x))
         token = at.add("slice", [token], axis=axis, start=None, stop=None, step=-1)
     return token
-
-
-def _taken(at: Lowering, x, axis: int, index) -> Token:
-    known, size = at.program.constant(index), shape_of(x)[axis]
-    if known is None:
-        raise Unsupported("indices that are computed: torch.nn.Embedding looks rows of a table up")
-    if not isinstance(size, int):
-        raise Unsupported("a dimension that depends on the inputs is indexed")
-    if known.dtype == torch.bool:
-        known = known.nonzero().flatten()
-    return _runs(at, at.value(x), axis, [int(i) % size for i in known])
-
-
-# Constant indices become parts joined together; beyond this many that is no way to store or to run them.
-_MOST_RUNS = 256
-
-
-def _runs(at: Lowering, token: Token, axis: int, places: list[int]) -> Token:
-    """Elements of an axis at constant places, as slices that are joined."""
-    parts: list[tuple[int, int]] = []
-    for place in places:
-        if parts and parts[-1][1] == place:
-            parts[-1] = (parts[-1][0], place + 1)
-        else:
-            parts.append((place, place + 1))
-    if not 1 <= len(parts) <= _MOST_RUNS:
-        raise Unsupported(f"indexing with {len(parts)} scattered constants, more than {_MOST_RUNS}")
-    tokens = [cut(at, token, axis, a, b) for a, b in parts]
-    return at.add("cat", tokens, axis=axis) if len(tokens) > 1 else tokens[0]
 
 
 @lowers("aten.full.default")
@@ -228,6 +186,16 @@ def full(at: Lowering, size, value, *_: Any) -> Token:
 @lowers("aten.full_like.default")
 def full_like(at: Lowering, x, value, *_: Any) -> Token:
     return full(at, None, value)
+
+
+@lowers("aten.arange.start_step")
+def arange(at: Lowering, start, end, step, *_: Any) -> Token:
+    if not isinstance(step, int) or not isinstance(start, int):
+        raise Unsupported("a range that starts or steps by what depends on the inputs, or by a fraction")
+    count = at.sizes()[0]
+    token = at.add("arange", [], start=start, step=step, count=count)
+    dtype = at.node.meta["val"].dtype
+    return token if dtype == torch.int64 else at.add("cast", [token], dtype=type_name(dtype))
 
 
 @lowers("aten.copy.default")

@@ -85,6 +85,14 @@ def _length(node: fx.Node) -> int:
     if name in ("aten::matmul", "aten::bmm", "aten::mm", "aten::addmm", "aten::baddbmm"):
         right = node.args[-1].meta["val"]
         return max(int(right.shape[-2]) if right.dim() > 1 else 1, 1)
+    if name in ("aten::conv_transpose1d", "aten::conv_transpose2d"):
+        return max(int(node.args[1].meta["val"][:, 0].numel()), 1)
+    if name == "aten::scaled_dot_product_attention":
+        # A sum over the width for each score, and one over the keys.
+        keys = node.args[1].meta["val"]
+        return max(int(keys.shape[-1]) + int(keys.shape[-2]), 1)
+    if name.startswith(("aten::upsample_", "aten::grid_sampler")):
+        return 16  # of a bicubic sample
     return 1
 
 

@@ -11,7 +11,7 @@ pub enum Error {
     /// A `.goss` file is not one, is damaged, or was made by a newer gossamer.
     #[error("{0}")]
     Format(String),
-    /// An array's rank, size or dtype is not what the model takes.
+    /// An array's rank, size or dtype is not what the model takes, or an index in it is out of range.
     #[error("{0}")]
     Shape(String),
     /// A graph was described that cannot be built: unknown op, wrong arity, attribute out of range.

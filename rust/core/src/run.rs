@@ -9,8 +9,8 @@
 use crate::error::{Error, Result, ensure};
 use crate::graph::Graph;
 use crate::isa::Tier;
-use crate::ops::{Frame, Operand};
-use crate::plan::{At, Place, Plan, plan};
+use crate::ops::{Failure, Frame, Operand};
+use crate::plan::{At, Place, Plan, Planned, plan};
 use crate::pool::{Pool, contain};
 use crate::tensor::{ALIGN, Meta};
 use std::sync::{Arc, Mutex};
@@ -109,7 +109,8 @@ impl Model {
     /// Runs a plan of this model. Arrays are contiguous and as long as the plan's inputs and outputs say.
     ///
     /// # Errors
-    /// [`Error::Memory`] where it needs more than `max_memory`; [`Error::Shape`] where an array is not what the plan takes;
+    /// [`Error::Memory`] where it needs more than `max_memory`; [`Error::Shape`] where an array is not what the plan takes, or
+    /// holds an index out of range;
     /// [`Error::Graph`] where a kernel panicked, which is a bug of ours.
     pub fn run(&self, plan: &Plan, inputs: &[&[u8]], outputs: &mut [&mut [u8]]) -> Result<()> {
         self.execute(plan, inputs, outputs, None)
@@ -189,6 +190,7 @@ impl Model {
         // SAFETY: scratch lies behind the arena's buffers, in the same allocation.
         let scratch = unsafe { base.add(plan.arena) };
         let pool = &context.pool;
+        let failure = Failure::default();
         let done = contain(|| {
             let _session = pool.session();
             let (mut ins, mut outs) = (Vec::new(), Vec::new());
@@ -197,7 +199,14 @@ impl Model {
                 ins.extend(planned.inputs.iter().map(operand));
                 outs.clear();
                 outs.extend(planned.outputs.iter().map(operand));
-                let frame = Frame { pool, inputs: &ins, outputs: &outs, scratch, scratch_len: plan.scratch };
+                let frame = Frame {
+                    pool,
+                    inputs: &ins,
+                    outputs: &outs,
+                    scratch,
+                    scratch_len: plan.scratch,
+                    failure: &failure,
+                };
                 match times.as_deref_mut() {
                     None => (planned.step.body)(&frame),
                     Some(times) => {
@@ -206,10 +215,14 @@ impl Model {
                         times[s] += start.elapsed();
                     }
                 }
+                if let Some(error) = failure.take() {
+                    return Err(in_step(planned, error));
+                }
             }
+            Ok(())
         });
         self.give_back(context);
-        done.map_err(|text| Error::Graph(format!("a kernel failed, a bug in gossamer: {text}")))
+        done.map_err(|text| Error::Graph(format!("a kernel failed, a bug in gossamer: {text}")))?
     }
 
     fn take_context(&self) -> Context {
@@ -233,6 +246,14 @@ impl Model {
     /// Bytes of arenas held for later calls.
     pub fn held(&self) -> usize {
         self.contexts.try_lock().map_or(0, |contexts| contexts.iter().map(|context| context.arena.len).sum())
+    }
+}
+
+/// Names the step in the message of what it found in its operands.
+fn in_step(step: &Planned, error: Error) -> Error {
+    match error {
+        Error::Shape(text) => Error::Shape(format!("{} `{}`: {text}", step.op, step.name)),
+        other => other,
     }
 }
 

@@ -5,8 +5,10 @@
     reason = "steps read and write parts of one arena, whose disjointness the plan guarantees"
 )]
 
+use crate::error::Error;
 use crate::pool::Pool;
 use bytemuck::Pod;
+use std::sync::Mutex;
 
 /// Where an operand or output lies.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +17,22 @@ pub struct Operand {
     pub ptr: *mut u8,
     /// Its bytes, the gaps of [`Layout::Features`](crate::tensor::Layout::Features) included.
     pub len: usize,
+}
+
+/// The first thing that went wrong in a run: what a step finds in its operands' values, such as an index out of range.
+#[derive(Debug, Default)]
+pub struct Failure(Mutex<Option<Error>>);
+
+impl Failure {
+    /// Takes it out.
+    pub fn take(&self) -> Option<Error> {
+        self.slot().take()
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Error>> {
+        // Nothing that could panic is done while it is held.
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
 }
 
 /// The operands of one step in one run.
@@ -34,6 +52,8 @@ pub struct Frame<'a> {
     pub scratch: *mut u8,
     /// Bytes of scratch a thread has.
     pub scratch_len: usize,
+    /// Where a step says that it cannot be done.
+    pub failure: &'a Failure,
 }
 
 // SAFETY: a frame is shared by the threads of one region; what they write through it is disjoint, as its contract says.
@@ -71,6 +91,11 @@ impl<'a> Frame<'a> {
     /// First element of output `i`, for a step whose threads write parts of it that interleave.
     pub fn output_ptr<T>(&self, i: usize) -> *mut T {
         self.outputs[i].ptr.cast()
+    }
+
+    /// Says that the step cannot be done, whereupon the run ends with that error. Of several, the first counts.
+    pub fn fail(&self, error: Error) {
+        self.failure.slot().get_or_insert(error);
     }
 
     /// The scratch of a thread.

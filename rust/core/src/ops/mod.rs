@@ -12,28 +12,42 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 mod activation;
+mod arange;
+mod argmax;
 mod binary;
 mod bytes;
+mod cast;
 mod cat;
+mod choice;
 mod conv;
 mod conv_i8;
 mod dynamic;
+mod embedding;
+mod fold;
 mod frame;
+mod grid;
+mod index;
 mod integer;
 mod linear;
 mod linear_i8;
 mod map;
+mod matmul;
 mod normalize;
+mod pad;
 mod pool;
 mod product;
 mod reduce;
 pub mod relayout;
 mod reshape;
+mod resize;
+mod scan;
 pub mod size;
+mod sort;
 mod strided;
+mod truth;
 mod vectors;
 
-pub use frame::{Frame, Operand};
+pub use frame::{Failure, Frame, Operand};
 use size::Sizes;
 
 /// One operand of a node, as an op sees it before anything runs.
@@ -337,7 +351,54 @@ ops! {
     "expand" => strided::Expand,
     /// Arrays one after the other.
     "cat" => cat::Cat,
+    /// One of two operands, element by element.
+    "where" => choice::Where,
+    /// Another element type.
+    "cast" => cast::Cast,
+    /// More elements around.
+    "pad" => pad::Pad,
+    /// Rows of a weight.
+    "embedding" => embedding::Embedding,
+    /// Slices along one axis, by index.
+    "take" => index::Take,
+    /// Elements along one axis, by index.
+    "gather" => index::Gather,
+    /// Elements put elsewhere along one axis, by index.
+    "scatter" => index::Scatter,
+    /// Products of matrices that are both computed.
+    "matmul" => matmul::Matmul,
+    /// Where the greatest or least element of an axis is.
+    "arg_extreme" => argmax::ArgExtreme,
+    /// Whether any element, or every one, is not zero.
+    "truth" => truth::Truth,
+    /// An axis in order, or its greatest elements.
+    "sort" => sort::Sort,
+    /// Running sums or products along an axis.
+    "scan" => scan::Scan,
+    /// Numbers a step apart.
+    "arange" => arange::Arange,
+    /// Windows added up into planes.
+    "fold" => fold::Fold,
+    /// Planes taken apart into windows.
+    "unfold" => fold::Unfold,
+    /// Planes of another size.
+    "resize" => resize::Resize,
+    /// Planes sampled at given places.
+    "grid_sample" => grid::GridSample,
 }
+
+/// Calls a function generic over an element type with the unsigned integer of that many bytes.
+macro_rules! by_size {
+    ($size:expr, $function:ident $arguments:tt) => {
+        match $size {
+            1 => $function::<u8> $arguments,
+            2 => $function::<u16> $arguments,
+            4 => $function::<u32> $arguments,
+            _ => $function::<u64> $arguments,
+        }
+    };
+}
+use by_size;
 
 /// Spreads `n` elements over the pool in ranges of a multiple of `grain`, where that pays.
 pub fn parallel(pool: &Pool, n: usize, grain: usize, body: &(dyn Fn(usize, usize) + Sync)) {

@@ -55,8 +55,20 @@ impl Operator for Softmax {
         let (tier, kernel) = pick(softmax::TABLE, site.tier);
         let each = dims.axis * dims.inner;
         let group = grouped(dims.outer, each);
+        // One array of many columns is cut along them, a cache line's at least.
+        let wide =
+            if dims.outer == 1 { grouped(dims.inner, dims.axis).next_multiple_of(16) } else { dims.inner };
         let mut step = Step::new(format!("softmax/{tier}"), move |frame: &Frame<'_>| {
             let (x, out) = (Shared(frame.input_ptr::<f32>(0).cast_mut()), Shared(frame.output_ptr::<f32>(0)));
+            if wide < dims.inner {
+                frame.pool.run(dims.inner.div_ceil(wide), &|item, _| {
+                    let columns = item * wide..((item + 1) * wide).min(dims.inner);
+                    let (first, part) = (columns.start, dims.columns(columns));
+                    // SAFETY: both hold the array and are the same or apart; each range of columns is one item's.
+                    unsafe { kernel(log, part, x.get().add(first), out.get().add(first)) };
+                });
+                return;
+            }
             frame.pool.run(dims.outer.div_ceil(group), &|item, _| {
                 let first = item * group;
                 let part = Dims { outer: group.min(dims.outer - first), ..dims };

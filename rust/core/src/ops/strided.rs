@@ -6,8 +6,9 @@
 
 use super::frame::Shared;
 use super::size::Size;
-use super::{Args, Frame, Operator, Prepared, Site, Step};
+use super::{Args, Frame, Operator, Prepared, Site, Step, by_size, parallel};
 use crate::error::{Error, Result, ensure};
+use crate::kernels::{pick, relayout};
 use crate::tensor::{Meta, Shape};
 use serde::{Deserialize, Serialize};
 
@@ -120,10 +121,35 @@ impl Operator for Permute {
         if self.axes.iter().filter(|&&a| x.shape[a] != 1).is_sorted() {
             return Ok(Prepared::Alias);
         }
+        // Dimensions of one element say nothing; the outermost that is left is what threads share.
+        let order = self.axes.iter().filter(|&&a| x.shape[a] != 1);
         let of = strides(&x.shape);
-        let walk = Walk { start: 0, strides: self.axes.iter().map(|&a| of[a]).collect() };
-        Ok(copy_walk("permute", &site.outputs[0], &walk).into())
+        let (shape, strides): (Vec<usize>, Vec<usize>) = order.map(|&a| (x.shape[a], of[a] as usize)).unzip();
+        let (tier, transpose) = pick(relayout::TABLE, site.tier);
+        let size = x.dtype.size();
+        Ok(Step::new(format!("permute/{tier}"), move |frame: &Frame<'_>| {
+            by_size!(size, permute(frame, transpose, &shape, &strides));
+        })
+        .into())
     }
+}
+
+fn permute<T: bytemuck::Pod + Sync>(
+    frame: &Frame<'_>,
+    transpose: relayout::TransposeFn,
+    shape: &[usize],
+    strides: &[usize],
+) {
+    let (x, out) = (frame.input::<T>(0), Shared(frame.output_ptr::<T>(0)));
+    let each: usize = shape[1..].iter().product();
+    // Whole tiles of a transpose, where the outermost dimension is one of its two.
+    parallel(frame.pool, shape[0] * each, 16 * each.max(1), &|start, end| {
+        // SAFETY: the output has that many elements; each range is one thread's.
+        let out = unsafe { out.part(start, end) };
+        let mut part = shape.to_vec();
+        part[0] = (end - start) / each;
+        relayout::gather(transpose, &part, strides, &x[start / each * strides[0]..], out);
+    });
 }
 
 /// Attributes of `slice`: `x[..., start:stop:step, ...]` along one axis, by Python's rules; a negative step walks backward.

@@ -1,0 +1,98 @@
+//! `embedding`: rows of a weight, by number.
+//!
+//! A weight that other layers multiply with is a matrix in tiles, and is read where it lies: a table that a language model
+//! shares with its head is in the file once.
+
+#![allow(unsafe_code, reason = "parts of one output are written by several threads")]
+
+use super::frame::Shared;
+use super::index::{indices, place};
+use super::{Args, Frame, Operator, Prepared, Site, Step};
+use crate::error::{Error, Result, ensure};
+use crate::tensor::{DType, Meta};
+use crate::weight::{Matrix, QUAD, Structure, TILE, Tensor};
+use half::f16;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// `embedding` has no attributes: operand 0 is row numbers, operand 1 the table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Embedding {}
+
+/// The table: a matrix, or none where it is plain numbers. And its rows and columns.
+fn table(args: &Args<'_>) -> Result<(Option<Arc<Matrix>>, usize, usize)> {
+    match args.args.get(1) {
+        Some(super::Arg::Tensor(Tensor::Matrix(matrix), _)) => {
+            let dense = matches!(matrix.structure(), Structure::Dense(_)) && matrix.groups() == 1;
+            ensure!(
+                dense,
+                Graph,
+                "rows are looked up in plain tables and dense weights, not in {}",
+                matrix.format()
+            );
+            Ok((Some(Arc::clone(matrix)), matrix.m(), matrix.k()))
+        }
+        _ => {
+            let meta = args.meta(1)?;
+            match meta.shape[..] {
+                [m, k] if meta.dtype == DType::Float32 => Ok((None, m, k)),
+                _ => Err(Error::Graph(format!("table {meta}: expected float32 of rank 2"))),
+            }
+        }
+    }
+}
+
+impl Operator for Embedding {
+    const ARITY: (usize, usize) = (2, 2);
+
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Meta>> {
+        let (ids, (_, _, k)) = (indices(args, 0)?, table(args)?);
+        Ok(vec![Meta::new(DType::Float32, [ids.shape.as_slice(), &[k]].concat())])
+    }
+
+    fn prepare(&self, site: &Site<'_>) -> Result<Prepared> {
+        let (matrix, m, k) = table(&site.args)?;
+        Ok(Step::new("embedding/scalar", move |frame: &Frame<'_>| {
+            let ids = frame.input::<i64>(0);
+            let out = Shared(frame.output_ptr::<f32>(0));
+            let group = (16 * 1024 / k.max(1)).max(1);
+            frame.pool.run(ids.len().div_ceil(group), &|item, _| {
+                for i in item * group..((item + 1) * group).min(ids.len()) {
+                    let Some(row) = place(frame, ids[i], m, false) else { return };
+                    // SAFETY: the output has a row for each number; each is one item's.
+                    let out = unsafe { out.part(i * k, (i + 1) * k) };
+                    match &matrix {
+                        Some(matrix) => read(matrix, row, out),
+                        None => out.copy_from_slice(&frame.input::<f32>(1)[row * k..][..k]),
+                    }
+                }
+            });
+        })
+        .into())
+    }
+}
+
+/// A row of a dense matrix.
+fn read(matrix: &Matrix, row: usize, out: &mut [f32]) {
+    let (tile, lane) = (row / TILE, row % TILE);
+    let scale = matrix.scales().map_or(1.0, |scales| scales[row]);
+    match matrix.dtype() {
+        DType::Float32 => {
+            let values = matrix.tiles::<f32>(0).tile(tile).chunks_exact(TILE);
+            out.iter_mut().zip(values).for_each(|(out, values)| *out = values[lane]);
+        }
+        DType::Float16 => {
+            let values = matrix.tiles::<f16>(0).tile(tile).chunks_exact(TILE);
+            out.iter_mut().zip(values).for_each(|(out, values)| *out = values[lane].to_f32());
+        }
+        _ => {
+            let values = matrix.tiles_i8(0);
+            let quads = values.tile(tile).chunks_exact(TILE * QUAD);
+            for (out, quad) in out.chunks_mut(QUAD).zip(quads) {
+                let quad = &quad[lane * QUAD..][..QUAD];
+                out.iter_mut().zip(quad).for_each(|(out, &q)| *out = f32::from(q) * scale);
+            }
+        }
+    }
+}
