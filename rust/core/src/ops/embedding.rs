@@ -22,24 +22,20 @@ pub struct Embedding {}
 
 /// The table: a matrix, or none where it is plain numbers. And its rows and columns.
 fn table(args: &Args<'_>) -> Result<(Option<Arc<Matrix>>, usize, usize)> {
-    match args.args.get(1) {
-        Some(super::Arg::Tensor(Tensor::Matrix(matrix), _)) => {
-            let dense = matches!(matrix.structure(), Structure::Dense(_)) && matrix.groups() == 1;
-            ensure!(
-                dense,
-                Graph,
-                "rows are looked up in plain tables and dense weights, not in {}",
-                matrix.format()
-            );
-            Ok((Some(Arc::clone(matrix)), matrix.m(), matrix.k()))
-        }
-        _ => {
-            let meta = args.meta(1)?;
-            match meta.shape[..] {
-                [m, k] if meta.dtype == DType::Float32 => Ok((None, m, k)),
-                _ => Err(Error::Graph(format!("table {meta}: expected float32 of rank 2"))),
-            }
-        }
+    if let Some(super::Arg::Tensor(Tensor::Matrix(matrix), _)) = args.args.get(1) {
+        let dense = matches!(matrix.structure(), Structure::Dense(_)) && matrix.groups() == 1;
+        ensure!(
+            dense,
+            Graph,
+            "rows are looked up in plain tables and dense weights, not in {}",
+            matrix.format()
+        );
+        return Ok((Some(Arc::clone(matrix)), matrix.m(), matrix.k()));
+    }
+    let meta = args.meta(1)?;
+    match meta.shape[..] {
+        [m, k] if meta.dtype == DType::Float32 => Ok((None, m, k)),
+        _ => Err(Error::Graph(format!("table {meta}: expected float32 of rank 2"))),
     }
 }
 
@@ -58,8 +54,8 @@ impl Operator for Embedding {
             let out = Shared(frame.output_ptr::<f32>(0));
             let group = (16 * 1024 / k.max(1)).max(1);
             frame.pool.run(ids.len().div_ceil(group), &|item, _| {
-                for i in item * group..((item + 1) * group).min(ids.len()) {
-                    let Some(row) = place(frame, ids[i], m, false) else { return };
+                for (i, &id) in ids.iter().enumerate().skip(item * group).take(group) {
+                    let Some(row) = place(frame, id, m, false) else { return };
                     // SAFETY: the output has a row for each number; each is one item's.
                     let out = unsafe { out.part(i * k, (i + 1) * k) };
                     match &matrix {

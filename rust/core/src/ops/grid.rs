@@ -49,7 +49,8 @@ impl GridSample {
     /// A coordinate in elements.
     fn place(&self, at: f32, n: usize) -> f32 {
         let n = n as f32;
-        if self.align_corners { (at + 1.0) / 2.0 * (n - 1.0) } else { ((at + 1.0) * n - 1.0) / 2.0 }
+        let at = at + 1.0;
+        if self.align_corners { at / 2.0 * (n - 1.0) } else { (at * n - 1.0) / 2.0 }
     }
 
     /// A coordinate brought inside, as far as that is asked for.

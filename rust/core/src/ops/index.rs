@@ -59,7 +59,7 @@ impl Operator for Take {
         Ok(Step::new("take/scalar", move |frame: &Frame<'_>| {
             let (x, index) = (frame.input::<u8>(0), frame.input::<i64>(1));
             let out = Shared(frame.output_ptr::<u8>(0));
-            let rows = if inner == 0 { 0 } else { frame.outputs[0].len / inner };
+            let rows = frame.outputs[0].len.checked_div(inner).unwrap_or(0);
             let group = (64 * 1024 / inner.max(1)).max(1);
             frame.pool.run(rows.div_ceil(group), &|item, _| {
                 for row in item * group..((item + 1) * group).min(rows) {

@@ -56,10 +56,9 @@ impl Pad {
     fn source(&self, i: isize, n: usize) -> Option<usize> {
         let last = n as isize - 1;
         let at = match self.mode {
-            Mode::Constant => i,
             Mode::Reflect if i < 0 => -i,
             Mode::Reflect if i > last => 2 * last - i,
-            Mode::Reflect => i,
+            Mode::Constant | Mode::Reflect => i,
             Mode::Replicate => i.clamp(0, last.max(0)),
             Mode::Circular => i.rem_euclid(n.max(1) as isize),
         };

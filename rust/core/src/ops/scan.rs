@@ -47,10 +47,10 @@ impl Operator for Scan {
         let (float, sum) = (x.dtype == DType::Float32, self.function == Running::Sum);
         Ok(Step::new("scan/scalar", move |frame: &Frame<'_>| match (float, sum) {
             (true, true) => {
-                run(frame, n, inner, 0.0, |total: f64, x: f32| total + f64::from(x), |t| t as f32)
+                run(frame, n, inner, 0.0, |total: f64, x: f32| total + f64::from(x), |t| t as f32);
             }
             (true, false) => {
-                run(frame, n, inner, 1.0, |total: f64, x: f32| total * f64::from(x), |t| t as f32)
+                run(frame, n, inner, 1.0, |total: f64, x: f32| total * f64::from(x), |t| t as f32);
             }
             (false, true) => run(frame, n, inner, 0, i64::wrapping_add, |total| total),
             (false, false) => run(frame, n, inner, 1, i64::wrapping_mul, |total| total),

@@ -80,7 +80,7 @@ impl Lanes {
         let (x, values, places) = (frame.input::<T>(0), frame.output::<T>(0), frame.output::<i64>(1));
         let compare = |a: &(T, usize), b: &(T, usize)| order(a.0, b.0).then(a.1.cmp(&b.1));
         let mut lane: Vec<(T, usize)> = Vec::with_capacity(n);
-        let lanes = if count == 0 { 0 } else { values.len() / count };
+        let lanes = values.len().checked_div(count).unwrap_or(0);
         for l in 0..lanes {
             let (outer, column) = (l / inner, l % inner);
             lane.clear();
