@@ -141,16 +141,17 @@ def show(folder: Path, threads: int) -> None:
         print(f"{'gossamer ' + name:22}{sizes[name]:9.2f}{load_ms[name]:9.2f}{median[name]:9.2f}{faster:14.2f}")
 
     for name, module in forms.items():
-        same, lines = 0, []
+        same, off, lines = 0, 0.0, []
         for title, photo in photos.items():
             x = pixels(photo)
-            theirs = top5(module(torch.from_numpy(x)).numpy())
-            ours = top5(models[name].run(x))
-            same += [label for label, _ in theirs] == [label for label, _ in ours]
-            for engine, labels in (("torch", theirs), ("gossamer", ours)):
-                row = ", ".join(f"{label} {odds:.0%}" for label, odds in labels)
+            theirs, ours = module(torch.from_numpy(x)).numpy(), models[name].run(x)
+            off = max(off, float(np.abs(ours - theirs).max() / np.abs(theirs).max()))
+            same += [label for label, _ in top5(theirs)] == [label for label, _ in top5(ours)]
+            for engine, logits in (("torch", theirs), ("gossamer", ours)):
+                row = ", ".join(f"{label} {odds:.0%}" for label, odds in top5(logits))
                 lines.append(f"  {title if engine == 'torch' else '':12}{engine:10}{row}")
-        print(f"\n{name}: the same labels in the same order as the same module in torch on {same} of {len(photos)}")
+        equal = f"logits differ by at most {off:.0e} of the largest" if off else "every logit is equal to the bit"
+        print(f"\n{name}: the same labels as the same module in torch on {same} of {len(photos)}; {equal}")
         print("\n".join(lines))
 
 

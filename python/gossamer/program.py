@@ -140,7 +140,7 @@ def source_line(node: fx.Node) -> str:
     trace = (node.meta.get("stack_trace") or "").splitlines()
     found = ""
     for i, line in enumerate(trace):
-        if line.strip().startswith("File ") and "/torch/" not in line:
+        if line.strip().startswith('File "') and "/torch/" not in line and '"<' not in line:
             file, _, rest = line.strip()[len('File "') :].partition('", line ')
             number = rest.partition(",")[0]
             code = trace[i + 1].strip() if i + 1 < len(trace) else ""

@@ -174,7 +174,7 @@ class Lowering:
             raise Unsupported("its weight is computed from the inputs")
         key = (*_identity(value), groups)
         if key not in self._stored:
-            rows = value.reshape(value.shape[0], -1)
+            rows = value.flatten(1)
             name = self._unique(node.target)
             integers = self.program.integers.get(node.target)
             scaled = None if integers is None else _scales(rows, integers.reshape(rows.shape))

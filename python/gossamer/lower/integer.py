@@ -58,6 +58,12 @@ def linear_i8(
     return at.add("linear_i8", inputs, [weight, scale, bias], **attrs)
 
 
+@lowers("gossamer.dynamic_linear_i8.default")
+def dynamic_linear_i8(at: Lowering, x, weight, scale, bias) -> Token:
+    inputs = [at.value(x), at.matrix(weight), at.value(scale), at.optional(bias)]
+    return at.add("dynamic_linear_i8", inputs, [weight, scale, bias])
+
+
 @lowers("gossamer.quantize.default")
 def quantize(at: Lowering, x, scale, zero_point, lo, hi) -> Token:
     return at.add("quantize", [at.value(x)], scale=scale, zero_point=zero_point, lo=lo, hi=hi)

@@ -64,7 +64,7 @@ def convolution_weight(at: Lowering, x: fx.Node, weight: fx.Node, groups: int) -
     channels = shape_of(x)[1]
     if groups == channels and groups > 1 and shape_of(weight)[1] == 1:
         value = at.program.constant(weight)
-        return at.tensor(value.reshape(value.shape[0], -1), weight.target)
+        return at.tensor(value.flatten(1), weight.target)
     return at.matrix(weight, groups)
 
 

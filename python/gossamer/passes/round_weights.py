@@ -51,7 +51,7 @@ def _to_float16(value: Tensor) -> tuple[Tensor, Tensor | None] | None:
 
 def _to_int8(value: Tensor) -> tuple[Tensor, Tensor | None]:
     """The nearest integers in [-127, 127] times a scale for each row: the scale is the row's largest value over 127."""
-    rows = value.reshape(value.shape[0], -1)
+    rows = value.flatten(1)
     largest = rows.abs().amax(1, keepdim=True) if rows.numel() else rows.new_zeros((rows.shape[0], 1))
     # A row whose scale would not be a normal number is as good as zero.
     scale = torch.where(largest / 127 >= torch.finfo(torch.float32).tiny, largest / 127, 1.0)

@@ -473,23 +473,12 @@ impl Graph {
                 }
             }
         }
-        let mut value_at = vec![usize::MAX; total];
-        let mut next = self.inputs.len();
-        value_at[..next].copy_from_slice(&(0..next).collect::<Vec<_>>());
-        for n in 0..self.nodes.len() {
-            if kept[n] {
-                for id in inferred.first[n]..ends[n] {
-                    value_at[id] = next;
-                    next += 1;
-                }
-            }
+        // Inputs stay; then come the values of the nodes that do.
+        let mut stays = vec![true; self.inputs.len()];
+        for (n, &kept) in kept.iter().enumerate() {
+            stays.resize(stays.len() + ends[n] - inferred.first[n], kept);
         }
-        let mut tensor_at = vec![usize::MAX; self.tensors.len()];
-        let mut next = 0;
-        for (at, _) in tensor_at.iter_mut().zip(&used_tensors).filter(|(_, used)| **used) {
-            *at = next;
-            next += 1;
-        }
+        let (value_at, tensor_at) = (places(&stays), places(&used_tensors));
         let moved = |reference: Ref| match reference {
             Ref::Value(id) => Ref::Value(value_at[id]),
             Ref::Tensor(id) => Ref::Tensor(tensor_at[id]),
@@ -516,4 +505,14 @@ impl Graph {
         }
         self
     }
+}
+
+/// Where each entry of a list comes to lie when those that do not stay are gone; of no meaning for these.
+fn places(stays: &[bool]) -> Vec<usize> {
+    let after = |next: &mut usize, &stays: &bool| {
+        let place = *next;
+        *next += usize::from(stays);
+        Some(place)
+    };
+    stays.iter().scan(0, after).collect()
 }

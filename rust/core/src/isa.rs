@@ -98,7 +98,7 @@ impl Tier {
     /// [`Error::Isa`] where the name is no tier, or the processor lacks it.
     pub fn choose(asked: Option<&str>) -> Result<Tier> {
         let from_env = std::env::var("GOSSAMER_ISA").ok().filter(|name| !name.is_empty());
-        let best = *Tier::available().last().expect("scalar is always available");
+        let best = Tier::available().pop().unwrap_or(Tier::Scalar);
         let Some(name) = asked.map(str::to_owned).or(from_env) else { return Ok(best) };
         let tier = Tier::parse(&name)?;
         let names: Vec<_> = Tier::available().iter().map(|tier| tier.name()).collect();

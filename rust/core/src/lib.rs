@@ -2,7 +2,7 @@
 //!
 //! Read downward; each module uses only those above it. A [`weight`] is what compression left of a matrix. [`isa`] tells
 //! what the processor can do, [`pool`] spreads work over its cores, and [`kernels`] hold the arithmetic, a folder a family,
-//! a file a tier. An [op](ops) says what a node means, a [`graph`] is nodes in order, a [`file`] is a graph at rest. A
+//! a file a tier. An [op](ops) says what a node means, a [`graph`] is nodes in order, a [`file`](mod@file) is a graph at rest. A
 //! [`plan`] decides how a graph runs for given shapes on this processor, and [`run`] does it.
 
 #![deny(unsafe_code)]

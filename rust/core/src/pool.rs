@@ -113,12 +113,12 @@ impl Pool {
             return;
         }
         let shared = &*self.shared;
-        // SAFETY: only the lifetime is changed. The pointer is used by workers counted inside the region, and `Region`
+        // SAFETY: only the lifetime is changed. The reference is used by workers counted inside the region, and `Region`
         // closes it and waits for them before this function returns, by panic too.
-        let body: *const Body<'static> = unsafe { std::mem::transmute(std::ptr::from_ref(body)) };
+        let body: &Body<'static> = unsafe { std::mem::transmute(body) };
         // SAFETY: no region is open and nobody is inside: `&self` regions are begun by one thread at a time, since a pool
         // belongs to one running call.
-        unsafe { *shared.body.get() = Some(body) };
+        unsafe { *shared.body.get() = Some(std::ptr::from_ref(body)) };
         shared.items.store(items, Ordering::Relaxed);
         shared.next.store(0, Ordering::Relaxed);
         let epoch = shared.state.load(Ordering::Relaxed) & !(OPEN | INSIDE);
@@ -126,12 +126,10 @@ impl Pool {
         self.wake();
         {
             let _region = Region(shared);
-            // SAFETY: as above; this thread is the one that waits.
-            shared.take_items(unsafe { &*body }, 0);
+            shared.take_items(body, 0);
         }
-        if shared.panicked.swap(false, Ordering::Relaxed) {
-            panic!("a kernel panicked on a worker thread");
-        }
+        let panicked = shared.panicked.swap(false, Ordering::Relaxed);
+        assert!(!panicked, "a kernel panicked on a worker thread");
     }
 
     /// Keeps the workers awake until the session is dropped.

@@ -1,7 +1,7 @@
 //! Models: a graph, its plans, and the memory and threads its runs use.
 //!
 //! Many threads may run one model at once, with different shapes. Nothing here makes one call wait for another: a call takes
-//! a free [`Context`] or makes one, and looks plans up by trying the lock, so that a lock left taken by a fork does not hang
+//! a free context or makes one, and looks plans up by trying the lock, so that a lock left taken by a fork does not hang
 //! the child.
 
 #![allow(unsafe_code, reason = "buffers of one arena are handed to steps as the plan laid them out")]

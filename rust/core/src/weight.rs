@@ -67,6 +67,9 @@ impl<'a, T> Tiles<'a, T> {
 }
 
 /// Puts a row-major `(m, k)` matrix into tiles.
+///
+/// # Panics
+/// Where `rows` is not of that size.
 pub fn tile<T: Copy + Default>(m: usize, k: usize, rows: &[T]) -> Vec<T> {
     assert_eq!(rows.len(), m * k, "a row-major matrix of {m} x {k}");
     let mut tiles = vec![T::default(); m.next_multiple_of(TILE) * k];
@@ -318,6 +321,9 @@ impl<'a, T> SparseRows<'a, T> {
 /// The non-zeros of a row-major `(m, k)` matrix as `(counts, indices, values)` of [`SparseRows`].
 ///
 /// None where a row of a block has more non-zeros than a count can say: such a matrix is not sparse.
+///
+/// # Panics
+/// Where `rows` is not of that size.
 pub fn sparse<T: Copy + Default + PartialEq>(
     m: usize,
     k: usize,
@@ -590,7 +596,7 @@ pub struct Matrix {
 #[derive(Clone, Debug)]
 struct Form {
     name: &'static str,
-    form: Arc<dyn Any + Send + Sync>,
+    value: Arc<dyn Any + Send + Sync>,
     bytes: usize,
 }
 
@@ -689,7 +695,7 @@ impl Matrix {
     ) -> Result<Matrix> {
         let non_zeros = rows.iter().filter(|&&value| value != T::default()).count();
         let counts = k.div_ceil(BLOCK) * m;
-        let smaller = non_zeros * (size_of::<T>() + 1) + counts < rows.len() * size_of::<T>();
+        let smaller = non_zeros * (size_of::<T>() + 1) + counts < size_of_val(rows);
         let fits = groups == 1 || (m / groups).is_multiple_of(TILE);
         if smaller && fits && m.min(k) > 1 {
             // A row of 256 non-zeros does not fit a count: then blocks of half the width always do.
@@ -881,7 +887,9 @@ impl Matrix {
         };
         if let Some(scales) = &self.scales {
             for (row, scale) in rows.chunks_exact_mut(self.k.max(1)).zip(scales) {
-                row.iter_mut().for_each(|value| *value *= scale);
+                for value in row {
+                    *value *= scale;
+                }
             }
         }
         rows
@@ -903,6 +911,9 @@ impl Matrix {
     /// The matrix in a form some kernel wants, made once: `make` gives it and the bytes it takes.
     ///
     /// Never waits: where another thread is at it (or was, when this process was forked), a form of its own is made.
+    ///
+    /// # Errors
+    /// Those of `make`.
     pub fn form<T: Any + Send + Sync>(
         &self,
         name: &'static str,
@@ -910,7 +921,7 @@ impl Matrix {
     ) -> Result<Arc<T>> {
         let kept = |forms: &[Form]| {
             let found = forms.iter().find(|form| form.name == name)?;
-            Arc::clone(&found.form).downcast::<T>().ok()
+            Arc::clone(&found.value).downcast::<T>().ok()
         };
         if let Ok(mut forms) = self.forms.try_lock() {
             if let Some(form) = kept(&forms) {
@@ -918,7 +929,7 @@ impl Matrix {
             }
             let (form, bytes) = make(self)?;
             let form = Arc::new(form);
-            forms.push(Form { name, form: Arc::clone(&form) as _, bytes });
+            forms.push(Form { name, value: Arc::clone(&form) as _, bytes });
             return Ok(form);
         }
         Ok(Arc::new(make(self)?.0))

@@ -176,7 +176,8 @@ impl Builder {
         py.detach(|| file::save(&graph, &path)).map_err(raise)
     }
 
-    fn to_bytes<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, pyo3::types::PyBytes>> {
+    #[pyo3(name = "to_bytes")]
+    fn bytes<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, pyo3::types::PyBytes>> {
         let graph = self.finish()?;
         let bytes = py.detach(|| file::to_bytes(&graph)).map_err(raise)?;
         Ok(pyo3::types::PyBytes::new(py, &bytes))

@@ -132,6 +132,9 @@ fn write(graph: &Graph, out: &mut dyn Write) -> Result<std::io::Result<()>> {
 ///
 /// # Errors
 /// [`Error::Graph`] where the header would be longer than [`HEADER_MAX`].
+///
+/// # Panics
+/// Never: a vector takes every byte.
 pub fn to_bytes(graph: &Graph) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     write(graph, &mut bytes)?.expect("a vector takes every byte");

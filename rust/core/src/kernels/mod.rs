@@ -15,7 +15,8 @@ pub mod gemv_f32;
 pub mod gemv_i8;
 pub mod map;
 pub mod pack;
-pub mod pool;
+pub mod pool_f32;
+pub mod pool_i8;
 pub mod quantize;
 pub mod reduce;
 pub mod relayout;
@@ -26,8 +27,8 @@ pub mod spmv_i8;
 pub mod strip;
 pub mod strip_i8;
 pub mod window;
-mod unroll;
 mod math;
+mod unroll;
 mod simd;
 
 /// One implementation of a family.
@@ -41,7 +42,9 @@ pub struct Impl<K> {
 
 /// The best entry of a family that `tier` allows and this processor can run.
 ///
-/// The last entry of every table is scalar, so there always is one.
+///
+/// # Panics
+/// Where the table's last entry is not scalar, as every table's is.
 pub fn pick<K>(table: &[Impl<K>], tier: Tier) -> (Tier, K) {
     table
         .iter()

@@ -11,6 +11,7 @@ macro_rules! unroll {
     (@ $i:ident, $n:expr, $body:block, $($value:literal)+) => {
         $({
             const $i: usize = $value;
+            #[allow(clippy::out_of_bounds_indexing, reason = "steps past the last are compiled, never run")]
             if $i < $n $body
         })+
     };

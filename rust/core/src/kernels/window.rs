@@ -103,11 +103,6 @@ impl Window2 {
         self.kernel
     }
 
-    /// Output rows whose tap row `ty` lies inside the input.
-    pub(super) fn rows_of(&self, ty: usize) -> Range<usize> {
-        outputs(self.h, self.oh, self.stride[0], ty * self.dilation[0], self.pad[0])
-    }
-
     /// Output columns whose tap column `tx` lies inside the input.
     pub(super) fn columns_of(&self, tx: usize) -> Range<usize> {
         outputs(self.w, self.ow, self.stride[1], tx * self.dilation[1], self.pad[1])

@@ -41,6 +41,9 @@ unsafe impl Sync for Frame<'_> {}
 
 impl<'a> Frame<'a> {
     /// Operand `i` as numbers. Not to be used for the operand that a step works on in place.
+    ///
+    /// # Panics
+    /// Where there is no such operand, or it is not aligned to its elements.
     pub fn input<T: Pod>(&self, i: usize) -> &'a [T] {
         let Operand { ptr, len } = self.inputs[i];
         assert!(ptr.cast::<T>().is_aligned(), "operands are aligned to their elements");
@@ -49,6 +52,9 @@ impl<'a> Frame<'a> {
     }
 
     /// Output `i` as numbers. To be called once a step.
+    ///
+    /// # Panics
+    /// Where there is no such output, or it is not aligned to its elements.
     #[allow(clippy::mut_from_ref, reason = "the frame owns its outputs for the time of the step")]
     pub fn output<T: Pod>(&self, i: usize) -> &'a mut [T] {
         let Operand { ptr, len } = self.outputs[i];

@@ -83,14 +83,14 @@ impl Operator for LinearI8 {
 }
 
 /// A weight with its kernel.
-enum Form {
+pub(super) enum Form {
     Dense(Tier, gemv_i8::Kernel, Arc<Matrix>),
     Rows(Tier, unsafe fn(&RowsI8<'_, SparseRows<'_, i8>>), Arc<Matrix>),
     Sell(Tier, unsafe fn(&RowsI8<'_, &Sell>), Arc<Sell>),
 }
 
 impl Form {
-    fn of(matrix: &Arc<Matrix>, site: &Site<'_>) -> Result<Form> {
+    pub(super) fn of(matrix: &Arc<Matrix>, site: &Site<'_>) -> Result<Form> {
         if let Structure::Dense(_) = matrix.structure() {
             let (tier, kernel) = pick(gemv_i8::TABLE, site.tier);
             return Ok(Form::Dense(tier, kernel, Arc::clone(matrix)));
@@ -108,14 +108,14 @@ impl Form {
         })
     }
 
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         match self {
             Form::Dense(tier, ..) => format!("gemv_i8/{tier}"),
             Form::Rows(tier, ..) | Form::Sell(tier, ..) => format!("spmv_i8/{tier}"),
         }
     }
 
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         match self {
             Form::Dense(_, _, matrix) | Form::Rows(_, _, matrix) => matrix.bytes(),
             Form::Sell(_, _, sell) => sell.bytes(),
@@ -124,7 +124,7 @@ impl Form {
 
     /// # Safety
     /// What the kernels of `gemv_i8` and `spmv_i8` ask.
-    unsafe fn run(&self, call: &RowsI8<'_, ()>) {
+    pub(super) unsafe fn run(&self, call: &RowsI8<'_, ()>) {
         // SAFETY: the caller's; `pick` found the tier's token.
         unsafe {
             match self {

@@ -1,7 +1,7 @@
 //! Operators: what a graph's node means.
 //!
 //! An op is its attributes, a rule for the shape of its outputs, and a way to make a [`Step`] of it for given shapes, layouts
-//! and processor. [`ops!`] below is the one list of them.
+//! and processor. `ops!` below is the one list of them.
 
 use crate::error::{Error, Result, ensure};
 use crate::isa::Tier;
@@ -17,6 +17,7 @@ mod bytes;
 mod cat;
 mod conv;
 mod conv_i8;
+mod dynamic;
 mod frame;
 mod integer;
 mod linear;
@@ -296,6 +297,8 @@ ops! {
     "conv_i8" => conv_i8::ConvI8,
     /// `linear` in integers.
     "linear_i8" => linear_i8::LinearI8,
+    /// `linear` in integers on float32 rows.
+    "dynamic_linear_i8" => dynamic::DynamicLinearI8,
     /// A function of one variable, element by element.
     "map" => map::MapOp,
     /// float32 to bytes.

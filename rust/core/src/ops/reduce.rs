@@ -103,7 +103,7 @@ impl Operator for ReduceOp {
             return Ok(Step::new("reduce/scalar", move |frame: &Frame<'_>| {
                 let out = frame.output::<i64>(0);
                 plane.see(transpose, frame.input::<i64>(0), |dims, x| {
-                    reduce::reduce_i64(function, dims, x, out)
+                    reduce::reduce_i64(function, dims, x, out);
                 });
             })
             .into());

@@ -28,7 +28,7 @@ pub(super) struct Walk {
 }
 
 /// A step that copies what a walk meets, in the order of `shape`.
-pub(super) fn copy_walk(name: &str, meta: &Meta, walk: Walk) -> Step {
+pub(super) fn copy_walk(name: &str, meta: &Meta, walk: &Walk) -> Step {
     let size = meta.dtype.size();
     // Dimensions of one element say nothing, and neighbours that are walked as one are one.
     let (mut shape, mut strides): (Vec<usize>, Vec<isize>) = (vec![], vec![]);
@@ -36,7 +36,7 @@ pub(super) fn copy_walk(name: &str, meta: &Meta, walk: Walk) -> Step {
         match (shape.last_mut(), strides.last_mut()) {
             _ if d == 1 => {}
             (Some(outer), Some(last)) if *last == stride.wrapping_mul(d as isize) => {
-                (*outer, *last) = (*outer * d, stride)
+                (*outer, *last) = (*outer * d, stride);
             }
             _ => {
                 shape.push(d);
@@ -122,7 +122,7 @@ impl Operator for Permute {
         }
         let of = strides(&x.shape);
         let walk = Walk { start: 0, strides: self.axes.iter().map(|&a| of[a]).collect() };
-        Ok(copy_walk("permute", &site.outputs[0], walk).into())
+        Ok(copy_walk("permute", &site.outputs[0], &walk).into())
     }
 }
 
@@ -181,7 +181,7 @@ impl Operator for Slice {
         let start = start as isize * of[self.axis];
         // Beyond the axis only where fewer than two indices are taken, and then not walked.
         of[self.axis] = of[self.axis].wrapping_mul(self.step as isize);
-        Ok(copy_walk("slice", &site.outputs[0], Walk { start, strides: of }).into())
+        Ok(copy_walk("slice", &site.outputs[0], &Walk { start, strides: of }).into())
     }
 }
 
@@ -223,6 +223,6 @@ impl Operator for Expand {
         let of = strides(&x.shape);
         let along = |i: usize| i.checked_sub(new).map_or(0, |j| if x.shape[j] == 1 { 0 } else { of[j] });
         let walk = Walk { start: 0, strides: (0..out.shape.len()).map(along).collect() };
-        Ok(copy_walk("expand", out, walk).into())
+        Ok(copy_walk("expand", out, &walk).into())
     }
 }

@@ -7,7 +7,6 @@
 //! remainders are 0; the least integer divided by -1 is itself, as in torch. A negative power of an integer is 0,
 //! save of 1 and -1, as in torch. Division proper is float32's alone: a graph casts integers first.
 
-#![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
 #![allow(unsafe_code, reason = "rows are read and written through pointers, since out may be an operand")]
 
 use crate::kernels::simd::{MAX_LANES, Op, Simd, each, simd_table};

@@ -1,8 +1,6 @@
 //! AVX2: 8 lanes; foreign lanes of the input are cleared before they are added.
 
 #![allow(unsafe_code, reason = "AVX2 intrinsics behind the Avx2 token")]
-#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
-#![allow(clippy::wildcard_imports, reason = "intrinsics")]
 
 use super::{Channels, Kernel, scalar, walk};
 use crate::isa::Avx2;
@@ -26,6 +24,7 @@ struct F32x8;
 // SAFETY (of every block): the trait's caller has the features, and vouches for the pointers.
 impl walk::Lanes for F32x8 {
     const N: usize = 8;
+    const BROADCASTS: bool = false;
     type V = __m256;
     type M = __m256;
 

@@ -1,8 +1,6 @@
 //! AVX-512: 16 lanes; masked-out lanes keep their sum.
 
 #![allow(unsafe_code, reason = "AVX-512 intrinsics behind the Avx512 token")]
-#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
-#![allow(clippy::wildcard_imports, reason = "intrinsics")]
 
 use super::{Channels, Kernel, scalar, walk};
 use crate::isa::Avx512;
@@ -26,6 +24,7 @@ struct F32x16;
 // SAFETY (of every block): the trait's caller has the features, and vouches for the pointers.
 impl walk::Lanes for F32x16 {
     const N: usize = 16;
+    const BROADCASTS: bool = true;
     type V = __m512;
     type M = __mmask16;
 

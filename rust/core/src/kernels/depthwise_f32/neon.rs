@@ -1,8 +1,6 @@
 //! NEON: 4 lanes; foreign lanes of the input are cleared before they are added.
 
 #![allow(unsafe_code, reason = "NEON intrinsics behind the Neon token")]
-#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
-#![allow(clippy::wildcard_imports, reason = "intrinsics")]
 
 use super::{Channels, Kernel, scalar, walk};
 use crate::isa::Neon;
@@ -26,6 +24,7 @@ struct F32x4;
 // SAFETY (of every block): the trait's caller has the features, and vouches for the pointers.
 impl walk::Lanes for F32x4 {
     const N: usize = 4;
+    const BROADCASTS: bool = true;
     type V = float32x4_t;
     type M = uint32x4_t;
 

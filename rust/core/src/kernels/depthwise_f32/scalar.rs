@@ -34,7 +34,9 @@ pub(super) fn run(run: &Channels<'_>, out: &mut [f32]) {
             if let Some(residual) = run.residual {
                 row.iter_mut().zip(&residual[at..]).for_each(|(sum, r)| *sum += r);
             }
-            row.iter_mut().for_each(|sum| *sum = clamp(*sum, run.clamp));
+            for sum in row {
+                *sum = clamp(*sum, run.clamp);
+            }
         }
     }
 }

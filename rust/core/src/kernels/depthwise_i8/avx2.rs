@@ -4,13 +4,11 @@
 //! either sees of two taps. With stride 2 they are the first and the second eight.
 
 #![allow(unsafe_code, reason = "AVX2 intrinsics behind the Avx2 token")]
-#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
 
 use super::walk::{self, Lanes};
 use super::{Channels, Kernel, scalar};
 use crate::isa::Avx2;
 use crate::kernels::strip_i8::Residual;
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
 pub(super) fn get() -> Option<Kernel> {
@@ -30,9 +28,9 @@ fn run(channels: &Channels<'_>, out: &mut [u8]) {
 pub(super) struct Pairs;
 
 /// Two taps, as `vpmaddwd` multiplies them.
-pub(super) fn pack(taps: &[i8]) -> i32 {
-    let second = taps.get(1).map_or(0, |&tap| i32::from(tap));
-    i32::from(taps[0]) & 0xffff | second << 16
+#[inline(always)]
+pub(super) fn pack(taps: [i8; 4]) -> i32 {
+    i32::from(taps[0]) & 0xffff | i32::from(taps[1]) << 16
 }
 
 /// The output that 16-bit element `e` of vector `half` is for, there being `n` in all.
@@ -50,8 +48,11 @@ impl Lanes for Pairs {
     type M = [__m256i; 2];
     type Sums = [__m256i; 2];
     type Reals = [__m256; 2];
+    type F = __m256;
+    type Z = __m256i;
 
-    fn pack(taps: &[i8]) -> i32 {
+    #[inline(always)]
+    fn pack(taps: [i8; 4]) -> i32 {
         pack(taps)
     }
     #[inline(always)]
@@ -124,7 +125,17 @@ impl Lanes for Pairs {
         }
     }
     #[inline(always)]
-    unsafe fn real<const S: usize>([a, b]: [__m256i; 2], scale: f32, bias: f32) -> [__m256; 2] {
+    unsafe fn splat(value: f32) -> __m256 {
+        // SAFETY: as above.
+        unsafe { _mm256_set1_ps(value) }
+    }
+    #[inline(always)]
+    unsafe fn zero_point(value: u8) -> __m256i {
+        // SAFETY: as above.
+        unsafe { _mm256_set1_epi16(i16::from(value)) }
+    }
+    #[inline(always)]
+    unsafe fn real<const S: usize>([a, b]: [__m256i; 2], scale: __m256, bias: __m256) -> [__m256; 2] {
         // SAFETY: as above.
         unsafe {
             let ordered = if S == 1 {
@@ -134,8 +145,8 @@ impl Lanes for Pairs {
                 [a, b]
             };
             ordered.map(|sums| {
-                let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), _mm256_set1_ps(scale));
-                _mm256_add_ps(scaled, _mm256_set1_ps(bias))
+                let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), scale);
+                _mm256_add_ps(scaled, bias)
             })
         }
     }
@@ -152,24 +163,21 @@ impl Lanes for Pairs {
         [half(reals[0], from), half(reals[1], from.wrapping_add(8))]
     }
     #[inline(always)]
-    unsafe fn store_u8(to: *mut u8, reals: [__m256; 2], zero_point: u8, lo: u8, hi: u8) {
+    unsafe fn store_u8(to: *mut u8, reals: [__m256; 2], [lo, hi]: [__m256; 2], zero_point: __m256i) {
         // SAFETY: as above. `max` gives its second operand for a NaN; bounded, a conversion is exact and rounds to even.
         unsafe {
-            let bound = |q: u8| _mm256_set1_ps((i32::from(q) - i32::from(zero_point)) as f32);
-            let [a, b] = reals
-                .map(|reals| _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(reals, bound(lo)), bound(hi))));
+            let [a, b] = reals.map(|reals| _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(reals, lo), hi)));
             let steps = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(a, b));
-            let steps = _mm256_add_epi16(steps, _mm256_set1_epi16(i16::from(zero_point)));
+            let steps = _mm256_add_epi16(steps, zero_point);
             let (low, high) = (_mm256_castsi256_si128(steps), _mm256_extracti128_si256::<1>(steps));
             _mm_storeu_si128(to.cast(), _mm_packus_epi16(low, high));
         }
     }
     #[inline(always)]
-    unsafe fn store_f32(to: *mut f32, reals: [__m256; 2], lo: f32, hi: f32) {
+    unsafe fn store_f32(to: *mut f32, reals: [__m256; 2], [lo, hi]: [__m256; 2]) {
         // SAFETY: as above. Both keep a NaN, which is their second operand.
         unsafe {
-            let bounded = reals
-                .map(|reals| _mm256_min_ps(_mm256_set1_ps(hi), _mm256_max_ps(_mm256_set1_ps(lo), reals)));
+            let bounded = reals.map(|reals| _mm256_min_ps(hi, _mm256_max_ps(lo, reals)));
             _mm256_storeu_ps(to, bounded[0]);
             _mm256_storeu_ps(to.add(8), bounded[1]);
         }

@@ -1,37 +1,30 @@
 //! AVX-512 without VNNI: the way of `avx2`, 32 outputs at a time where a row has more than 16.
 
 #![allow(unsafe_code, reason = "AVX-512 intrinsics behind the Avx512 token")]
-#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
 
 use super::avx2::{Pairs, lane, pack};
 use super::walk::{self, Lanes};
 use super::{Channels, Kernel, scalar};
 use crate::isa::Avx512;
 use crate::kernels::strip_i8::Residual;
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
 pub(super) fn get() -> Option<Kernel> {
-    // SAFETY: an `Avx512` exists only where the processor has the features of these functions.
-    Avx512::detect().map(|_| {
-        (|channels, out| unsafe {
-            if channels.window.ow > Pairs::N { wide(channels, out) } else { narrow(channels, out) }
-        }) as Kernel
-    })
+    // SAFETY: an `Avx512` exists only where the processor has the features `run` is compiled with.
+    Avx512::detect().map(|_| (|channels, out| unsafe { run(channels, out) }) as Kernel)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
-fn wide(channels: &Channels<'_>, out: &mut [u8]) {
-    // SAFETY: this function has the features of `WidePairs`.
-    if !unsafe { walk::run::<WidePairs>(channels, out) } {
-        scalar::run(channels, out);
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
-fn narrow(channels: &Channels<'_>, out: &mut [u8]) {
-    // SAFETY: this function has the features of `Pairs`.
-    if !unsafe { walk::run::<Pairs>(channels, out) } {
+fn run(channels: &Channels<'_>, out: &mut [u8]) {
+    // SAFETY: this function has the features of both.
+    let done = unsafe {
+        if channels.window.ow > Pairs::N {
+            walk::run::<WidePairs>(channels, out)
+        } else {
+            walk::run::<Pairs>(channels, out)
+        }
+    };
+    if !done {
         scalar::run(channels, out);
     }
 }
@@ -48,8 +41,11 @@ impl Lanes for WidePairs {
     type M = [__mmask32; 2];
     type Sums = [__m512i; 2];
     type Reals = [__m512; 2];
+    type F = __m512;
+    type Z = __m512i;
 
-    fn pack(taps: &[i8]) -> i32 {
+    #[inline(always)]
+    fn pack(taps: [i8; 4]) -> i32 {
         pack(taps)
     }
     #[inline(always)]
@@ -126,7 +122,17 @@ impl Lanes for WidePairs {
         }
     }
     #[inline(always)]
-    unsafe fn real<const S: usize>([a, b]: [__m512i; 2], scale: f32, bias: f32) -> [__m512; 2] {
+    unsafe fn splat(value: f32) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_set1_ps(value) }
+    }
+    #[inline(always)]
+    unsafe fn zero_point(value: u8) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_set1_epi32(i32::from(value)) }
+    }
+    #[inline(always)]
+    unsafe fn real<const S: usize>([a, b]: [__m512i; 2], scale: __m512, bias: __m512) -> [__m512; 2] {
         // SAFETY: as above.
         unsafe {
             let ordered = if S == 1 {
@@ -137,8 +143,8 @@ impl Lanes for WidePairs {
                 [a, b]
             };
             ordered.map(|sums| {
-                let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(scale));
-                _mm512_add_ps(scaled, _mm512_set1_ps(bias))
+                let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), scale);
+                _mm512_add_ps(scaled, bias)
             })
         }
     }
@@ -155,24 +161,22 @@ impl Lanes for WidePairs {
         [half(reals[0], from), half(reals[1], from.wrapping_add(16))]
     }
     #[inline(always)]
-    unsafe fn store_u8(to: *mut u8, reals: [__m512; 2], zero_point: u8, lo: u8, hi: u8) {
+    unsafe fn store_u8(to: *mut u8, reals: [__m512; 2], [lo, hi]: [__m512; 2], zero_point: __m512i) {
         // SAFETY: as above. `max` gives its second operand for a NaN; bounded, a conversion is exact and rounds to even.
         unsafe {
-            let bound = |q: u8| _mm512_set1_ps((i32::from(q) - i32::from(zero_point)) as f32);
             for (half, reals) in reals.into_iter().enumerate() {
-                let steps = _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(reals, bound(lo)), bound(hi)));
-                let bytes =
-                    _mm512_cvtepi32_epi8(_mm512_add_epi32(steps, _mm512_set1_epi32(i32::from(zero_point))));
+                let steps = _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(reals, lo), hi));
+                let bytes = _mm512_cvtepi32_epi8(_mm512_add_epi32(steps, zero_point));
                 _mm_storeu_si128(to.add(16 * half).cast(), bytes);
             }
         }
     }
     #[inline(always)]
-    unsafe fn store_f32(to: *mut f32, reals: [__m512; 2], lo: f32, hi: f32) {
+    unsafe fn store_f32(to: *mut f32, reals: [__m512; 2], [lo, hi]: [__m512; 2]) {
         // SAFETY: as above. Both keep a NaN, which is their second operand.
         unsafe {
             for (half, reals) in reals.into_iter().enumerate() {
-                let bounded = _mm512_min_ps(_mm512_set1_ps(hi), _mm512_max_ps(_mm512_set1_ps(lo), reals));
+                let bounded = _mm512_min_ps(hi, _mm512_max_ps(lo, reals));
                 _mm512_storeu_ps(to.add(16 * half), bounded);
             }
         }

@@ -1,13 +1,11 @@
 //! AVX-512 VNNI and VBMI: 16 outputs. `vpermb` spreads a row's bytes into windows of four taps, `vpdpbusd` adds them.
 
 #![allow(unsafe_code, reason = "AVX-512 intrinsics behind the Avx512Vnni token")]
-#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
 
 use super::walk::{self, Lanes};
 use super::{Channels, Kernel, scalar};
 use crate::isa::Avx512Vnni;
 use crate::kernels::strip_i8::Residual;
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
 pub(super) fn get() -> Option<Kernel> {
@@ -79,13 +77,12 @@ impl Lanes for Windows {
     type M = __mmask64;
     type Sums = __m512i;
     type Reals = __m512;
+    type F = __m512;
+    type Z = __m128i;
 
-    fn pack(taps: &[i8]) -> i32 {
-        let mut bytes = [0; 4];
-        for (byte, &tap) in bytes.iter_mut().zip(taps) {
-            *byte = tap as u8;
-        }
-        i32::from_le_bytes(bytes)
+    #[inline(always)]
+    fn pack(taps: [i8; 4]) -> i32 {
+        i32::from_le_bytes(taps.map(|tap| tap as u8))
     }
     #[inline(always)]
     unsafe fn weights(packed: i32) -> __m512i {
@@ -135,41 +132,90 @@ impl Lanes for Windows {
         unsafe { _mm512_dpbusd_epi32(sums, x, w) }
     }
     #[inline(always)]
-    unsafe fn real<const S: usize>(sums: __m512i, scale: f32, bias: f32) -> __m512 {
+    unsafe fn splat(value: f32) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_set1_ps(value) }
+    }
+    #[inline(always)]
+    unsafe fn zero_point(value: u8) -> __m128i {
+        // SAFETY: as above.
+        unsafe { _mm_set1_epi8(value as i8) }
+    }
+    #[inline(always)]
+    unsafe fn real<const S: usize>(sums: __m512i, scale: __m512, bias: __m512) -> __m512 {
         // SAFETY: as above.
         unsafe {
-            let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(scale));
-            _mm512_add_ps(scaled, _mm512_set1_ps(bias))
+            let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), scale);
+            _mm512_add_ps(scaled, bias)
         }
     }
     #[inline(always)]
     unsafe fn add_residual(reals: __m512, from: *const u8, how: Residual) -> __m512 {
         // SAFETY: as above.
-        unsafe {
-            let steps = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
-            let steps = _mm512_sub_epi32(steps, _mm512_set1_epi32(i32::from(how.zero_point)));
-            _mm512_add_ps(reals, _mm512_mul_ps(_mm512_cvtepi32_ps(steps), _mm512_set1_ps(how.scale)))
-        }
+        unsafe { add_residual(reals, _mm_loadu_si128(from.cast()), how) }
     }
     #[inline(always)]
-    unsafe fn store_u8(to: *mut u8, reals: __m512, zero_point: u8, lo: u8, hi: u8) {
+    unsafe fn add_residual_some(reals: __m512, from: *const u8, how: Residual, lanes: usize) -> __m512 {
+        // SAFETY: as above; bytes outside the mask are not accessed.
+        unsafe { add_residual(reals, _mm_maskz_loadu_epi8(first(lanes), from.cast()), how) }
+    }
+    #[inline(always)]
+    unsafe fn store_u8(to: *mut u8, reals: __m512, bounds: [__m512; 2], zero_point: __m128i) {
         // SAFETY: as above.
-        unsafe {
-            // As `strip_i8::quantize`: bounds first, then an addition that leaves the integer in the low bits. `max`
-            // gives its second operand for a NaN.
-            let bound = |q: u8| _mm512_set1_ps((i32::from(q) - i32::from(zero_point)) as f32);
-            let bounded = _mm512_min_ps(_mm512_max_ps(reals, bound(lo)), bound(hi));
-            let rounded = _mm512_castps_si512(_mm512_add_ps(bounded, _mm512_set1_ps(12_582_912.0)));
-            let low = _mm512_castsi512_si128(_mm512_permutexvar_epi8(index(&LOWEST), rounded));
-            _mm_storeu_si128(to.cast(), _mm_add_epi8(low, _mm_set1_epi8(zero_point as i8)));
-        }
+        unsafe { _mm_storeu_si128(to.cast(), bytes(reals, bounds, zero_point)) }
     }
     #[inline(always)]
-    unsafe fn store_f32(to: *mut f32, reals: __m512, lo: f32, hi: f32) {
+    unsafe fn store_u8_some(
+        to: *mut u8,
+        reals: __m512,
+        bounds: [__m512; 2],
+        zero_point: __m128i,
+        lanes: usize,
+    ) {
+        // SAFETY: as above; bytes outside the mask are not accessed.
+        unsafe { _mm_mask_storeu_epi8(to.cast(), first(lanes), bytes(reals, bounds, zero_point)) }
+    }
+    #[inline(always)]
+    unsafe fn store_f32(to: *mut f32, reals: __m512, [lo, hi]: [__m512; 2]) {
         // SAFETY: as above. Both keep a NaN, which is their second operand.
-        unsafe {
-            _mm512_storeu_ps(to, _mm512_min_ps(_mm512_set1_ps(hi), _mm512_max_ps(_mm512_set1_ps(lo), reals)))
-        }
+        unsafe { _mm512_storeu_ps(to, _mm512_min_ps(hi, _mm512_max_ps(lo, reals))) }
+    }
+    #[inline(always)]
+    unsafe fn store_f32_some(to: *mut f32, reals: __m512, [lo, hi]: [__m512; 2], lanes: usize) {
+        // SAFETY: as above; lanes outside the mask are not accessed.
+        unsafe { _mm512_mask_storeu_ps(to, first(lanes), _mm512_min_ps(hi, _mm512_max_ps(lo, reals))) }
+    }
+}
+
+/// The first `lanes` of 16.
+fn first(lanes: usize) -> __mmask16 {
+    ((1u32 << lanes) - 1) as __mmask16
+}
+
+/// # Safety
+/// The processor has AVX-512.
+#[inline(always)]
+unsafe fn add_residual(reals: __m512, bytes: __m128i, how: Residual) -> __m512 {
+    // SAFETY: the caller's.
+    unsafe {
+        let steps =
+            _mm512_sub_epi32(_mm512_cvtepu8_epi32(bytes), _mm512_set1_epi32(i32::from(how.zero_point)));
+        _mm512_add_ps(reals, _mm512_mul_ps(_mm512_cvtepi32_ps(steps), _mm512_set1_ps(how.scale)))
+    }
+}
+
+/// As `strip_i8::quantize`: bounds first, then an addition that leaves the integer in the low bits.
+///
+/// # Safety
+/// The processor has AVX-512 with VBMI.
+#[inline(always)]
+unsafe fn bytes(reals: __m512, [lo, hi]: [__m512; 2], zero_point: __m128i) -> __m128i {
+    // SAFETY: the caller's. `max` gives its second operand for a NaN.
+    unsafe {
+        let bounded = _mm512_min_ps(_mm512_max_ps(reals, lo), hi);
+        let rounded = _mm512_castps_si512(_mm512_add_ps(bounded, _mm512_set1_ps(12_582_912.0)));
+        let low = _mm512_castsi512_si128(_mm512_permutexvar_epi8(index(&LOWEST), rounded));
+        _mm_add_epi8(low, zero_point)
     }
 }
 

@@ -1,13 +1,11 @@
 //! NEON: 16 outputs in four vectors of sums. Bytes are widened to 16 bits and `smlal` adds a tap at a time.
 
 #![allow(unsafe_code, reason = "NEON intrinsics behind the Neon token")]
-#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
 
 use super::walk::{self, Lanes};
 use super::{Channels, Kernel, scalar};
 use crate::isa::Neon;
 use crate::kernels::strip_i8::Residual;
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::aarch64::*;
 
 pub(super) fn get() -> Option<Kernel> {
@@ -47,8 +45,11 @@ impl Lanes for Widened {
     type M = [uint16x8_t; 2];
     type Sums = [int32x4_t; 4];
     type Reals = [float32x4_t; 4];
+    type F = float32x4_t;
+    type Z = uint8x16_t;
 
-    fn pack(taps: &[i8]) -> i32 {
+    #[inline(always)]
+    fn pack(taps: [i8; 4]) -> i32 {
         i32::from(taps[0])
     }
     #[inline(always)]
@@ -118,11 +119,23 @@ impl Lanes for Widened {
         }
     }
     #[inline(always)]
-    unsafe fn real<const S: usize>(sums: [int32x4_t; 4], scale: f32, bias: f32) -> [float32x4_t; 4] {
+    unsafe fn splat(value: f32) -> float32x4_t {
         // SAFETY: as above.
-        sums.map(|sums| unsafe {
-            vaddq_f32(vmulq_f32(vcvtq_f32_s32(sums), vdupq_n_f32(scale)), vdupq_n_f32(bias))
-        })
+        unsafe { vdupq_n_f32(value) }
+    }
+    #[inline(always)]
+    unsafe fn zero_point(value: u8) -> uint8x16_t {
+        // SAFETY: as above.
+        unsafe { vdupq_n_u8(value) }
+    }
+    #[inline(always)]
+    unsafe fn real<const S: usize>(
+        sums: [int32x4_t; 4],
+        scale: float32x4_t,
+        bias: float32x4_t,
+    ) -> [float32x4_t; 4] {
+        // SAFETY: as above.
+        sums.map(|sums| unsafe { vaddq_f32(vmulq_f32(vcvtq_f32_s32(sums), scale), bias) })
     }
     #[inline(always)]
     unsafe fn add_residual(reals: [float32x4_t; 4], from: *const u8, how: Residual) -> [float32x4_t; 4] {
@@ -142,25 +155,29 @@ impl Lanes for Widened {
         }
     }
     #[inline(always)]
-    unsafe fn store_u8(to: *mut u8, reals: [float32x4_t; 4], zero_point: u8, lo: u8, hi: u8) {
+    unsafe fn store_u8(
+        to: *mut u8,
+        reals: [float32x4_t; 4],
+        [lo, hi]: [float32x4_t; 2],
+        zero_point: uint8x16_t,
+    ) {
         // SAFETY: as above.
         unsafe {
             // As `strip_i8::quantize`: bounds first, then an addition that leaves the integer in the low bits.
-            let bound = |q: u8| vdupq_n_f32((i32::from(q) - i32::from(zero_point)) as f32);
             let [a, b, c, d] = reals.map(|reals| {
                 // `maxnm` gives the number where the other operand is a NaN.
-                let bounded = vminq_f32(vmaxnmq_f32(reals, bound(lo)), bound(hi));
+                let bounded = vminq_f32(vmaxnmq_f32(reals, lo), hi);
                 vmovn_u32(vreinterpretq_u32_f32(vaddq_f32(bounded, vdupq_n_f32(12_582_912.0))))
             });
             let low = vcombine_u8(vmovn_u16(vcombine_u16(a, b)), vmovn_u16(vcombine_u16(c, d)));
-            vst1q_u8(to, vaddq_u8(low, vdupq_n_u8(zero_point)));
+            vst1q_u8(to, vaddq_u8(low, zero_point));
         }
     }
     #[inline(always)]
-    unsafe fn store_f32(to: *mut f32, reals: [float32x4_t; 4], lo: f32, hi: f32) {
+    unsafe fn store_f32(to: *mut f32, reals: [float32x4_t; 4], [lo, hi]: [float32x4_t; 2]) {
         for (i, reals) in reals.into_iter().enumerate() {
             // SAFETY: as above. Both are NaN where an operand is.
-            unsafe { vst1q_f32(to.add(4 * i), vminq_f32(vmaxq_f32(reals, vdupq_n_f32(lo)), vdupq_n_f32(hi))) }
+            unsafe { vst1q_f32(to.add(4 * i), vminq_f32(vmaxq_f32(reals, lo), hi)) }
         }
     }
 }

@@ -9,7 +9,6 @@
 //! row's, which is a walk with twice the vertical stride.
 
 #![allow(unsafe_code, reason = "vector loads and stores")]
-#![allow(clippy::inline_always, reason = "what is inlined takes on the features of the tier that calls it")]
 
 use super::Channels;
 use crate::kernels::strip_i8::{Output, Residual};
@@ -42,9 +41,13 @@ pub(super) trait Lanes {
     type Sums: Copy;
     /// Outputs before they are rounded.
     type Reals: Copy;
+    /// One float32 in every lane.
+    type F: Copy;
+    /// A zero point for every output.
+    type Z: Copy;
 
-    /// At most `TAPS` weights, as `weights` wants them.
-    fn pack(taps: &[i8]) -> i32;
+    /// A group's weights, zero where there are fewer, as `weights` wants them.
+    fn pack(taps: [i8; 4]) -> i32;
     unsafe fn weights(packed: i32) -> Self::W;
     /// For each tap of a group, the lanes whose byte is read.
     unsafe fn mask<const S: usize>(lanes: [u32; 4]) -> Self::M;
@@ -62,12 +65,57 @@ pub(super) trait Lanes {
     ) -> Self::X;
     unsafe fn sums(offset: i32) -> Self::Sums;
     unsafe fn add(sums: Self::Sums, x: Self::X, w: Self::W) -> Self::Sums;
+    unsafe fn splat(value: f32) -> Self::F;
+    unsafe fn zero_point(value: u8) -> Self::Z;
     /// `f32(sums)·scale + bias`, of windows of stride `S`, in the order of the outputs.
-    unsafe fn real<const S: usize>(sums: Self::Sums, scale: f32, bias: f32) -> Self::Reals;
+    unsafe fn real<const S: usize>(sums: Self::Sums, scale: Self::F, bias: Self::F) -> Self::Reals;
     /// Adds a residual of `N` bytes.
     unsafe fn add_residual(reals: Self::Reals, from: *const u8, how: Residual) -> Self::Reals;
-    unsafe fn store_u8(to: *mut u8, reals: Self::Reals, zero_point: u8, lo: u8, hi: u8);
-    unsafe fn store_f32(to: *mut f32, reals: Self::Reals, lo: f32, hi: f32);
+    /// `bounds` are those of the byte less the zero point.
+    unsafe fn store_u8(to: *mut u8, reals: Self::Reals, bounds: [Self::F; 2], zero_point: Self::Z);
+    unsafe fn store_f32(to: *mut f32, reals: Self::Reals, bounds: [Self::F; 2]);
+
+    /// Adds a residual to the first `lanes` outputs, which is all that is read.
+    #[inline(always)]
+    unsafe fn add_residual_some(
+        reals: Self::Reals,
+        from: *const u8,
+        how: Residual,
+        lanes: usize,
+    ) -> Self::Reals {
+        let mut bytes = [0; WIDEST];
+        // SAFETY: the caller's; a vector is no more than `WIDEST`.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), lanes);
+            Self::add_residual(reals, bytes.as_ptr(), how)
+        }
+    }
+    /// Stores the first `lanes` outputs.
+    #[inline(always)]
+    unsafe fn store_u8_some(
+        to: *mut u8,
+        reals: Self::Reals,
+        bounds: [Self::F; 2],
+        zero_point: Self::Z,
+        lanes: usize,
+    ) {
+        let mut bytes = [0; WIDEST];
+        // SAFETY: the caller's; a vector is no more than `WIDEST`.
+        unsafe {
+            Self::store_u8(bytes.as_mut_ptr(), reals, bounds, zero_point);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, lanes);
+        }
+    }
+    /// Stores the first `lanes` outputs.
+    #[inline(always)]
+    unsafe fn store_f32_some(to: *mut f32, reals: Self::Reals, bounds: [Self::F; 2], lanes: usize) {
+        let mut floats = [0.0; WIDEST];
+        // SAFETY: the caller's; a vector is no more than `WIDEST`.
+        unsafe {
+            Self::store_f32(floats.as_mut_ptr(), reals, bounds);
+            std::ptr::copy_nonoverlapping(floats.as_ptr(), to, lanes);
+        }
+    }
 }
 
 /// Most outputs of a vector of any tier.
@@ -96,7 +144,7 @@ pub(super) unsafe fn gather(from: *const u8, bytes: u64, outside: u8) -> [u8; 64
         let (first, count) = (bytes.trailing_zeros() as usize, bytes.count_ones() as usize);
         // SAFETY: the caller's; 64 bits have no more than 64 ones.
         unsafe {
-            std::ptr::copy_nonoverlapping(from.wrapping_add(first), row.as_mut_ptr().add(first), count)
+            std::ptr::copy_nonoverlapping(from.wrapping_add(first), row.as_mut_ptr().add(first), count);
         };
     }
     row
@@ -212,8 +260,7 @@ unsafe fn descend<
     let window = run.window;
     let (h, w, top) = (window.h as isize, window.w as isize, window.pad[0] as isize);
     let rows = SV / SH;
-    let groups = K.div_ceil(L::TAPS);
-    // SAFETY: the caller's; `Column` and `finish` say why accesses are in bounds.
+    // SAFETY: the caller's; `Column` and `Finish` say why accesses are in bounds.
     unsafe {
         let masks = masks::<L, K, SV, SH, EDGE>(window, part.left);
         for channel in channels {
@@ -231,16 +278,23 @@ unsafe fn descend<
             let head = step(from + SV as isize - 1).clamp(steps.start, steps.end);
             let tail = step(to).min(steps.end.saturating_sub(close)).max(head);
 
+            let weights = &run.weights[channel * K * K..][..K * K];
             let mut packed = [0; 49];
-            for (ty, row) in run.weights[channel * K * K..][..K * K].chunks_exact(K).enumerate() {
-                for (group, taps) in row.chunks(L::TAPS).enumerate() {
-                    packed[ty * groups + group] = L::pack(taps);
-                }
-            }
+            unroll!(TY < K, {
+                unroll!(GROUP < K.div_ceil(L::TAPS), {
+                    let tap = |i: usize| match GROUP * L::TAPS + i {
+                        tx if i < L::TAPS && tx < K => weights[TY * K + tx],
+                        _ => 0,
+                    };
+                    packed[TY * K.div_ceil(L::TAPS) + GROUP] = L::pack([tap(0), tap(1), tap(2), tap(3)]);
+                });
+            });
             let column = Column::<L, K> {
                 origin: run.x.as_ptr().wrapping_offset(start - top * w),
                 size: [h, w, top],
                 left: part.left,
+                start,
+                room: run.x.len() as isize,
                 masks,
                 outside: L::constant(run.x_zero_point),
                 held: std::array::from_fn(|i| L::weights(packed[i])),
@@ -248,6 +302,7 @@ unsafe fn descend<
                 packed: if K == 3 { packed.as_ptr() } else { black_box(packed.as_ptr()) },
                 offset: L::sums(run.requant.offset[channel]),
             };
+            let finish = Finish::<L>::new(run, channel);
             let mut sums = [column.offset; Q];
             let mut place = Place::new(run, channel, part.first * rows * window.ow + part.column);
             let emits = part.first + Q - 1;
@@ -258,21 +313,23 @@ unsafe fn descend<
             for step in steps.start..head {
                 sums = column.advance::<Q, SV, SH, EDGE, false>(sums, step);
                 if step >= emits {
-                    finish::<L, SH, false>(run, out, channel, sums[Q - 1], &place, lanes(step));
+                    let whole = place.fits::<L>(run, out);
+                    finish.store::<SH>(out, sums[Q - 1], &place, lanes(step), whole);
                     place.skip(rows * window.ow);
                 }
             }
             for step in head..tail {
                 sums = column.advance::<Q, SV, SH, EDGE, true>(sums, step);
                 if step >= emits {
-                    finish::<L, SH, true>(run, out, channel, sums[Q - 1], &place, L::N);
+                    finish.store::<SH>(out, sums[Q - 1], &place, L::N, true);
                     place.skip(rows * window.ow);
                 }
             }
             for step in tail..steps.end {
                 sums = column.advance::<Q, SV, SH, EDGE, false>(sums, step);
                 if step >= emits {
-                    finish::<L, SH, false>(run, out, channel, sums[Q - 1], &place, lanes(step));
+                    let whole = place.fits::<L>(run, out);
+                    finish.store::<SH>(out, sums[Q - 1], &place, lanes(step), whole);
                     place.skip(rows * window.ow);
                 }
             }
@@ -317,6 +374,9 @@ struct Column<L: Lanes, const K: usize> {
     size: [isize; 3],
     /// Input column of the first lane of the first tap.
     left: isize,
+    /// Where that lies in row 0, in the slice, and how long the slice is.
+    start: isize,
+    room: isize,
     masks: [[L::M; 7]; 3],
     /// Windows of the zero point.
     outside: L::X,
@@ -348,11 +408,14 @@ impl<L: Lanes, const K: usize> Column<L, K> {
         let [h, w, top] = self.size;
         let rows = (SV / SH) as isize;
         let mut sums = before;
-        unroll!(I < Q, { sums[I] = if I == 0 { self.offset } else { before[I.max(1) - 1] } });
+        unroll!(I < Q, { sums[I] = if I == 0 { self.offset } else { before[I.saturating_sub(1)] } });
         unroll!(PHASE < SV, {
             let line = (step * SV + PHASE) as isize;
             let row = line - top;
             let inside = WHOLE || (row > -rows && row < h);
+            // What hangs over an edge of the plane may still lie in the slice.
+            let at = self.start + row * w;
+            let within = WHOLE || (at >= 0 && at + reach::<L, K, SH>() as isize <= self.room);
             // Of a pair that hangs over the top or the bottom, the row inside.
             let masks = match (WHOLE || SV == SH, row < 0, row + 1 == h) {
                 (false, true, _) => &self.masks[1],
@@ -361,15 +424,15 @@ impl<L: Lanes, const K: usize> Column<L, K> {
             };
             unroll!(GROUP < K.div_ceil(L::TAPS), {
                 let from = self.origin.wrapping_offset(line * w + (GROUP * L::TAPS) as isize);
-                // SAFETY: the processor has `L`'s features. `WHOLE` rows may be loaded whole, and so may those of
-                // columns that all lie inside; of others, the bytes that lie in the row or the pair of rows.
+                // SAFETY: the processor has `L`'s features. Rows of columns that all lie inside may be loaded whole, and so
+                // may those within the slice, as `WHOLE` ones are; of others, the bytes of the row or the pair of rows.
                 let x = unsafe {
-                    if WHOLE && EDGE {
-                        L::windows_edge::<SH>(from, masks[GROUP], self.outside)
-                    } else if !inside {
+                    if !inside {
                         self.outside
                     } else if !EDGE {
                         L::windows::<SH>(from)
+                    } else if within {
+                        L::windows_edge::<SH>(from, masks[GROUP], self.outside)
                     } else {
                         let at = self.left + (GROUP * L::TAPS) as isize;
                         let first = if row < 0 { w } else { 0 };
@@ -419,53 +482,76 @@ impl Place {
     }
 }
 
-/// Stores what `lanes` sums become, or all: what a vector writes beyond them is the start of a row that comes later, or
-/// lies after the plane.
-///
-/// # Safety
-/// The processor has `L`'s features, `run.check` passed, the first `min(lanes, N)` elements are a plane's, and where
-/// `WHOLE` the slices have `N` elements there.
-#[inline(always)]
-unsafe fn finish<L: Lanes, const S: usize, const WHOLE: bool>(
-    run: &Channels<'_>,
-    out: &mut [u8],
-    channel: usize,
-    sums: L::Sums,
-    place: &Place,
-    lanes: usize,
-) {
-    let requant = &run.requant;
-    let whole = WHOLE || place.fits::<L>(run, out);
-    let lanes = lanes.min(L::N);
-    // SAFETY: whole vectors are loaded and stored only where the slice has room for them, else in a buffer that has.
-    unsafe {
-        let mut reals = L::real::<S>(sums, requant.scale[channel], requant.bias[channel]);
-        if let Some(how) = requant.residual {
-            if whole {
-                reals = L::add_residual(reals, run.residual.as_ptr().add(place.residual), how);
-            } else {
-                let mut bytes = [0; WIDEST];
-                bytes[..lanes].copy_from_slice(&run.residual[place.residual..][..lanes]);
-                reals = L::add_residual(reals, bytes.as_ptr(), how);
+/// What is done to a channel's sums.
+struct Finish<'a, L: Lanes> {
+    scale: L::F,
+    bias: L::F,
+    residual: Option<(&'a [u8], Residual)>,
+    bytes: bool,
+    /// Of the float, or of the byte less its zero point.
+    bounds: [L::F; 2],
+    zero_point: L::Z,
+}
+
+impl<'a, L: Lanes> Finish<'a, L> {
+    /// # Safety
+    /// The processor has `L`'s features.
+    #[inline(always)]
+    unsafe fn new(run: &Channels<'a>, channel: usize) -> Finish<'a, L> {
+        let requant = &run.requant;
+        let (zero, bounds) = match requant.output {
+            Output::U8 { zero_point, lo, hi } => {
+                (zero_point, [lo, hi].map(|q| (i32::from(q) - i32::from(zero_point)) as f32))
+            }
+            Output::F32 { lo, hi } => (0, [lo, hi]),
+        };
+        // SAFETY: the caller's.
+        unsafe {
+            Finish {
+                scale: L::splat(requant.scale[channel]),
+                bias: L::splat(requant.bias[channel]),
+                residual: requant.residual.map(|how| (run.residual, how)),
+                bytes: matches!(requant.output, Output::U8 { .. }),
+                bounds: bounds.map(|bound| L::splat(bound)),
+                zero_point: L::zero_point(zero),
             }
         }
-        match requant.output {
-            Output::U8 { zero_point, lo, hi } if whole => {
-                L::store_u8(out.as_mut_ptr().add(place.out), reals, zero_point, lo, hi);
+    }
+
+    /// Stores what `lanes` sums become, or all: what a vector writes beyond them is the start of a row that comes later,
+    /// or lies after the plane.
+    ///
+    /// # Safety
+    /// The processor has `L`'s features, `out` and the residual are those that `check` passed, the first `min(lanes, N)`
+    /// elements are a plane's, and where `whole` the slices have `N` elements there.
+    #[inline(always)]
+    unsafe fn store<const S: usize>(
+        &self,
+        out: &mut [u8],
+        sums: L::Sums,
+        place: &Place,
+        lanes: usize,
+        whole: bool,
+    ) {
+        let lanes = lanes.min(L::N);
+        let (bounds, zero_point) = (self.bounds, self.zero_point);
+        // SAFETY: whole vectors are loaded and stored only where the slice has room for them.
+        unsafe {
+            let mut reals = L::real::<S>(sums, self.scale, self.bias);
+            if let Some((residual, how)) = self.residual {
+                let from = residual.as_ptr().add(place.residual);
+                reals = if whole {
+                    L::add_residual(reals, from, how)
+                } else {
+                    L::add_residual_some(reals, from, how, lanes)
+                };
             }
-            Output::U8 { zero_point, lo, hi } => {
-                let mut bytes = [0; WIDEST];
-                L::store_u8(bytes.as_mut_ptr(), reals, zero_point, lo, hi);
-                out[place.out..][..lanes].copy_from_slice(&bytes[..lanes]);
-            }
-            Output::F32 { lo, hi } if whole => {
-                L::store_f32(out.as_mut_ptr().cast::<f32>().add(place.out), reals, lo, hi);
-            }
-            Output::F32 { lo, hi } => {
-                let mut floats = [0.0; WIDEST];
-                L::store_f32(floats.as_mut_ptr(), reals, lo, hi);
-                let bytes: &[u8] = bytemuck::cast_slice(&floats[..lanes]);
-                out[4 * place.out..][..4 * lanes].copy_from_slice(bytes);
+            let (bytes, floats) = (out.as_mut_ptr(), out.as_mut_ptr().cast::<f32>());
+            match (self.bytes, whole) {
+                (true, true) => L::store_u8(bytes.add(place.out), reals, bounds, zero_point),
+                (true, false) => L::store_u8_some(bytes.add(place.out), reals, bounds, zero_point, lanes),
+                (false, true) => L::store_f32(floats.add(place.out), reals, bounds),
+                (false, false) => L::store_f32_some(floats.add(place.out), reals, bounds, lanes),
             }
         }
     }
@@ -485,6 +571,7 @@ unsafe fn taps<L: Lanes, const S: usize>(run: &Channels<'_>, out: &mut [u8]) {
     unsafe {
         let (all, outside) = (L::mask::<S>([u32::MAX; 4]), L::constant(run.x_zero_point));
         for channel in 0..run.requant.offset.len() {
+            let finish = Finish::<L>::new(run, channel);
             let plane = run.x.as_ptr().add(channel * run.x_pitch);
             let weights = &run.weights[channel * tall * wide..][..tall * wide];
             for oy in 0..window.oh {
@@ -504,11 +591,14 @@ unsafe fn taps<L: Lanes, const S: usize>(run: &Channels<'_>, out: &mut [u8]) {
                             } else {
                                 L::windows_some::<S>(from, bits(-at, window.w as isize - at), all, outside)
                             };
-                            sums = L::add(sums, x, L::weights(L::pack(taps)));
+                            let mut group = [0; 4];
+                            group[..taps.len()].copy_from_slice(taps);
+                            sums = L::add(sums, x, L::weights(L::pack(group)));
                         }
                     }
                     let place = Place::new(run, channel, oy * window.ow + column);
-                    finish::<L, S, false>(run, out, channel, sums, &place, window.ow - column);
+                    let whole = place.fits::<L>(run, out);
+                    finish.store::<S>(out, sums, &place, window.ow - column, whole);
                 }
             }
         }

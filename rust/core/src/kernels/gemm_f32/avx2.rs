@@ -6,7 +6,6 @@ use super::{Ahead, Blocks, Run, scale_and_bias, walk, weights};
 use crate::isa::Avx2;
 use crate::kernels::strip::{Strip, StripKernel, TILE};
 use crate::weight::Tiles;
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 use std::array::from_fn;
 

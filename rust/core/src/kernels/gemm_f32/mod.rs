@@ -1,7 +1,7 @@
 //! float32 times float32, dense: `out[r][j] = epilogue(Σ_k W[r][k] · x[k][j])` over a strip of columns.
 //!
 //! A tier brings *register blocks*, a few rows by a few vectors of columns whose sums stay in registers for a whole block
-//! of the depth; [`walk`] lays them over a strip. Columns past the last whole vector are computed the other way round
+//! of the depth; `walk` lays them over a strip. Columns past the last whole vector are computed the other way round
 //! where that leaves fewer lanes idle: sixteen rows in the lanes, one column after another, turned in registers before
 //! they are stored.
 //!

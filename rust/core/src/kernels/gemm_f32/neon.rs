@@ -7,7 +7,6 @@ use super::{Ahead, Blocks, Run, scale_and_bias, walk, weights};
 use crate::isa::Neon;
 use crate::kernels::strip::{Strip, StripKernel, TILE};
 use crate::weight::Tiles;
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::aarch64::*;
 use std::arch::asm;
 use std::array::from_fn;

@@ -4,8 +4,6 @@
 //! four depths is therefore split into its even and its odd bytes, on the side of the weights once a block, on that of the
 //! panel once a pass: `x & 0xff` and `x >> 8` in 16-bit lanes.
 
-#![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
-
 use crate::kernels::strip_i8::{BLOCK_QUADS, Block};
 use crate::weight::TILE;
 

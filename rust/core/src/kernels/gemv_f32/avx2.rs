@@ -6,7 +6,6 @@ use super::{Blocks, Gemv, Part, Run, Sums, walk};
 use crate::isa::Avx2;
 use crate::kernels::strip::TILE;
 use half::f16;
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
 const LANES: usize = 8;

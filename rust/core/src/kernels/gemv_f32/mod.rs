@@ -2,9 +2,9 @@
 //!
 //! So few vectors leave the weights to be streamed once, at the speed of memory: rows lie in the lanes, sixteen to a tile,
 //! and each weight that is loaded serves every vector. A tier brings *register blocks*, some tiles by some vectors, and
-//! [`walk`] lays them over the product.
+//! `walk` lays them over the product.
 //!
-//! A sum goes through `k` in order within a block of [`DEPTH`], and blocks are added in order: its bits depend neither on
+//! A sum goes through `k` in order within a block of `DEPTH`, and blocks are added in order: its bits depend neither on
 //! the number of vectors nor on how rows are cut. Unlike a strip kernel, these touch nothing past a vector's end.
 
 #![allow(

@@ -6,7 +6,6 @@ use super::{Blocks, Gemv, Part, Run, Sums, walk};
 use crate::isa::Neon;
 use crate::kernels::strip::TILE;
 use half::f16;
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::aarch64::*;
 use std::arch::asm;
 

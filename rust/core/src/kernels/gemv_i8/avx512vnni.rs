@@ -4,7 +4,6 @@
 
 #![allow(unsafe_code, reason = "vector loads and stores through pointers")]
 
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
 use super::{Kernel, Quads, Tile, tiles};

@@ -4,7 +4,6 @@
 //! `[⌈m/16⌉][⌈k/4⌉][16][4]`, whose sixteen rows fill the lanes; `x` is `(n, k)`, plain. Exact, hence equal, on every tier.
 
 #![allow(unsafe_code, reason = "reads activations through their pointer")]
-#![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
 
 use super::Impl;
 use super::strip_i8::rows::{RowsI8, store_tile};

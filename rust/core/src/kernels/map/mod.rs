@@ -4,7 +4,6 @@
 //! bounds of `kernels/math`; the rare ones call the standard library. NaN, infinities and the sign of zero come out as
 //! torch's on x86, save that gelu of +∞ is +∞, and that a clamp at 0 may make -0 a 0.
 
-#![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
 #![allow(unsafe_code, reason = "the loop reads and writes through pointers, since y may be x")]
 
 use crate::kernels::simd::{Op, Simd, each, simd_table};

@@ -4,8 +4,6 @@
 //! tests hold every tier to it. NaN gives NaN, infinities give the limit, denormals are computed, not flushed, unless said
 //! otherwise. The polynomials are minimax fits made by `fit.py` beside this file.
 
-#![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
-
 use crate::kernels::simd::Simd;
 use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LOG2_E, SQRT_2};
 

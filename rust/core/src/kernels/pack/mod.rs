@@ -210,7 +210,7 @@ mod tests {
         }
         for window in &windows {
             for_each_impl(TABLE_F32, |tier, run| {
-                check(tier, run, LANES_F32, window, |i| i as f32 + 1.0, 0.0)
+                check(tier, run, LANES_F32, window, |i| i as f32 + 1.0, 0.0);
             });
             for_each_impl(TABLE_U8, |tier, run| check(tier, run, LANES_U8, window, |i| (i % 251) as u8, 255));
         }

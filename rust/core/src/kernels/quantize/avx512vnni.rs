@@ -4,7 +4,6 @@
 
 use super::LookupFn;
 use crate::isa::Avx512Vnni;
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
 pub(super) fn get() -> Option<LookupFn> {

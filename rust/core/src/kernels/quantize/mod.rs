@@ -10,7 +10,6 @@
 //! | lookup | `table[q]` |
 //! | add | `clamp(rint(f32(a - a_zero) · a_scale + f32(b - b_zero) · b_scale) + zero_point, lo, hi)` |
 
-#![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
 #![allow(unsafe_code, reason = "vectors are loaded and stored within slices whose lengths were compared")]
 
 use crate::isa::Tier;

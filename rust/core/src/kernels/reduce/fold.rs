@@ -1,6 +1,5 @@
 //! Folds: what joins two elements, and what is done to each before.
 
-#![allow(clippy::inline_always, reason = "see mod.rs")]
 #![allow(unsafe_code, reason = "see mod.rs")]
 
 use super::{BLOCK, Dims, Simd};

@@ -3,11 +3,10 @@
 //! An array is seen as `[outer][axis][inner]` ([`Dims`]), the axis being what is reduced. Where `inner` is 1, SIMD lanes run along the axis (a
 //! *row*); elsewhere they run along `inner` and the axis is walked down (*columns*), which is the layout of features.
 //!
-//! Sums are cascaded: at most [`BLOCK`] elements are added in float32 before their sum is added to the total, so that the
+//! Sums are cascaded: at most `BLOCK` elements are added in float32 before their sum is added to the total, so that the
 //! error grows with `BLOCK + n / BLOCK` rather than n. The order depends on shape and tier alone. NaN comes through
 //! sums, products, extremes and norms, as in torch.
 
-#![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
 #![allow(
     unsafe_code,
     reason = "vectors are loaded and stored within slices that the dims were checked against"

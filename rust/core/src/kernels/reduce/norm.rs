@@ -3,7 +3,6 @@
 //! The variance is that of the population, of deviations from the mean, in two passes. RMS normalisation leaves the mean at
 //! 0.
 
-#![allow(clippy::inline_always, reason = "see mod.rs")]
 #![allow(unsafe_code, reason = "y may be x, so both are pointers")]
 
 use super::fold::{Add, Deviation, Same, row};

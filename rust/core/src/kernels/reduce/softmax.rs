@@ -2,7 +2,6 @@
 //!
 //! What is less than 2⁻¹²⁶ of the greatest counts as 0. An axis with a NaN, with ∞, or of -∞ alone gives NaN throughout, as in torch.
 
-#![allow(clippy::inline_always, reason = "see mod.rs")]
 #![allow(unsafe_code, reason = "y may be x, so both are pointers")]
 
 use super::{BLOCK, Dims};

@@ -4,7 +4,6 @@
 
 use super::{TransposeFn, tiled};
 use crate::isa::Neon;
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::aarch64::*;
 
 pub(super) fn get() -> Option<TransposeFn> {

@@ -1,11 +1,9 @@
 //! Eight lanes: AVX2 and FMA.
 
-#![allow(clippy::inline_always, reason = "see mod.rs")]
 #![allow(unsafe_code, reason = "intrinsics of a tier that the type proves")]
 
 use super::{Op, Simd};
 use crate::isa::Avx2;
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
 /// Eight lanes.

@@ -1,11 +1,9 @@
 //! Sixteen lanes: AVX-512.
 
-#![allow(clippy::inline_always, reason = "see mod.rs")]
 #![allow(unsafe_code, reason = "intrinsics of a tier that the type proves")]
 
 use super::{Op, Simd};
 use crate::isa::Avx512;
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
 /// Sixteen lanes.

@@ -7,7 +7,6 @@
 //!
 //! A value of a `Simd` type proves that the processor has the tier, so most methods are safe.
 
-#![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
 #![allow(unsafe_code, reason = "loads and stores")]
 
 #[cfg(target_arch = "x86_64")]

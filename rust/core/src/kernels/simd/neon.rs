@@ -1,11 +1,9 @@
 //! Four lanes: Advanced SIMD.
 
-#![allow(clippy::inline_always, reason = "see mod.rs")]
 #![allow(unsafe_code, reason = "intrinsics of a tier that the type proves")]
 
 use super::{Op, Simd};
 use crate::isa::Neon;
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::aarch64::*;
 
 /// Four lanes.

@@ -1,6 +1,5 @@
 //! One lane in portable Rust.
 
-#![allow(clippy::inline_always, reason = "as the other tiers")]
 #![allow(unsafe_code, reason = "loads and stores")]
 
 use super::{Op, Simd};

@@ -1,7 +1,6 @@
 //! AVX-512: sixteen columns a vector, four vectors a strip.
 #![allow(unsafe_code, reason = "loads and stores through the strip's pointers")]
 
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;

@@ -1,7 +1,6 @@
 //! NEON: four columns a vector, eight vectors a strip.
 #![allow(unsafe_code, reason = "loads and stores through the strip's pointers")]
 
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::aarch64::*;
 use std::arch::asm;
 use std::mem::MaybeUninit;

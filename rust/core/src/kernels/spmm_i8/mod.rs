@@ -6,7 +6,6 @@
 //! tier.
 
 #![allow(unsafe_code, reason = "reads a panel through its pointer")]
-#![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
 
 use super::Impl;
 use super::strip_i8::{NR, StripI8, Sums};

@@ -2,7 +2,6 @@
 
 #![allow(unsafe_code, reason = "vector loads and stores through pointers")]
 
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::aarch64::*;
 
 use super::{Kernel, Part, parts};

@@ -2,7 +2,6 @@
 //! seven bits leaves few lanes resting.
 #![allow(unsafe_code, reason = "loads through the call's pointers")]
 
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
 use half::f16;

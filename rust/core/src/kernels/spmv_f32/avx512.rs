@@ -1,7 +1,6 @@
 //! AVX-512: a step's window of 64 elements of `x` lies in four vectors, in which every lane looks its element up.
 #![allow(unsafe_code, reason = "loads through the call's pointers")]
 
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::x86_64::*;
 
 use half::f16;

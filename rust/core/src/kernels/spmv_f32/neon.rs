@@ -1,7 +1,6 @@
 //! NEON: four non-zeros of a row at a time, each lane of `x` loaded on its own.
 #![allow(unsafe_code, reason = "loads through the call's pointers")]
 
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::aarch64::*;
 use std::arch::asm;
 

@@ -117,11 +117,13 @@ impl<T: Number> Packed<T> {
     }
 
     /// The rows of a tile, lane by lane; the last tile may have fewer than sixteen.
+    #[cfg(any(target_arch = "x86_64", test))]
     pub(super) fn rows(&self, tile: usize) -> &[u32] {
         &self.rows[tile * TILE..self.m.min((tile + 1) * TILE)]
     }
 
     /// The steps of a tile: for each its window's start, sixteen columns and sixteen values.
+    #[cfg(any(target_arch = "x86_64", test))]
     pub(super) fn steps(&self, tile: usize) -> (&[u32], &[[u8; TILE]], &[[T; TILE]]) {
         let steps = self.starts[tile] as usize..self.starts[tile + 1] as usize;
         (

@@ -2,7 +2,6 @@
 
 #![allow(unsafe_code, reason = "an instruction without a stable intrinsic")]
 
-#[allow(clippy::wildcard_imports, reason = "half the file is intrinsics")]
 use std::arch::aarch64::*;
 use std::arch::asm;
 

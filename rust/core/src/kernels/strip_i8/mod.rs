@@ -23,7 +23,6 @@
     unsafe_code,
     reason = "strips are parts of a tensor that other threads write to: pointers, not slices"
 )]
-#![allow(clippy::inline_always, reason = "what is not inlined is compiled without the tier's features")]
 
 use std::ops::Range;
 
