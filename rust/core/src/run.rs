@@ -174,11 +174,15 @@ impl Model {
         let mut context = self.take_context();
         context.arena.reserve(plan.bytes())?;
         let base = context.arena.ptr();
-        let inputs: Vec<*mut u8> = inputs.iter().map(|bytes| bytes.as_ptr().cast_mut()).collect();
-        let outputs: Vec<*mut u8> = outputs.iter_mut().map(|bytes| bytes.as_mut_ptr()).collect();
+        // An array without elements may be at any address: it gets one that every type takes.
+        let nowhere = std::ptr::without_provenance_mut(ALIGN);
+        let start = |bytes: &[u8]| if bytes.is_empty() { nowhere } else { bytes.as_ptr().cast_mut() };
+        let inputs: Vec<*mut u8> = inputs.iter().map(|bytes| start(bytes)).collect();
+        let start = |bytes: &mut [u8]| if bytes.is_empty() { nowhere } else { bytes.as_mut_ptr() };
+        let outputs: Vec<*mut u8> = outputs.iter_mut().map(|bytes| start(bytes)).collect();
         let operand = |place: &Place| Operand {
             ptr: match &place.at {
-                At::Absent => std::ptr::without_provenance_mut(ALIGN),
+                At::Absent => nowhere,
                 At::Input(i) => inputs[*i],
                 At::Output(o) => outputs[*o],
                 // SAFETY: the plan keeps every buffer inside the arena, which was just made large enough.

@@ -642,9 +642,10 @@ impl Matrix {
             Structure::LowRank { u, v } => ensure!(
                 (u.m, v.k, u.k) == (m, k, v.m)
                     && (groups, u.groups, v.groups) == (1, 1, 1)
+                    && ![u, v].iter().any(|part| matches!(part.structure, Structure::LowRank { .. }))
                     && scales.is_none(),
                 Format,
-                "low-rank weight of {m} x {k}: the factors are {} x {} and {} x {}",
+                "low-rank weight of {m} x {k}: the factors are {} x {} and {} x {}, expected dense or sparse ones that fit",
                 u.m,
                 u.k,
                 v.m,

@@ -96,7 +96,7 @@ impl Operator for DynamicLinearI8 {
         let form = Form::of(stored, site)?;
         let (_, quantize) = pick(quantize::QUANTIZE, site.tier);
         // A part's weights stay in a second-level cache while all rows of a batch pass over them.
-        let parts = (form.bytes() / (128 * 1024)).clamp(1, m.div_ceil(TILE));
+        let parts = (form.bytes() / (128 * 1024)).clamp(1, m.div_ceil(TILE).max(1));
         let parts = split(m, if site.threads == 1 && vectors == 1 { 1 } else { parts }, TILE);
         // Scratch of the first thread: bytes, offsets and scales of a batch.
         let (bytes, columns) = ((MAX_ROWS * k).next_multiple_of(ALIGN), MAX_ROWS * m);
