@@ -112,6 +112,11 @@ impl Window2 {
     pub(super) fn taps_of_row(&self, oy: usize) -> (Range<usize>, usize) {
         taps(self.h, oy * self.stride[0], self.kernel[0], self.dilation[0], self.pad[0])
     }
+
+    /// Tap columns of output column `ox` that lie inside the input, and the input column of the first of them.
+    pub(super) fn taps_of_column(&self, ox: usize) -> (Range<usize>, usize) {
+        taps(self.w, ox * self.stride[1], self.kernel[1], self.dilation[1], self.pad[1])
+    }
 }
 
 /// Elements that planes `pitch` apart take together.
