@@ -6,8 +6,8 @@
 use crate::error::{Error, Result, ensure};
 use crate::ops::size::{Size, Sizes};
 use crate::ops::{Arg, Args, Op};
-use crate::tensor::{DType, Meta, Shape};
-use crate::weight::{Matrix, Plain, Tensor};
+use crate::tensor::{DType, Meta, Shape, elements};
+use crate::weight::{Matrix, Plain, Structure, TILE, Tensor};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -143,8 +143,17 @@ impl Graph {
     /// would run, to compare with.
     ///
     /// # Errors
-    /// As [`Matrix::expand`].
-    pub fn expand(&mut self) -> Result<()> {
+    /// As [`Matrix::expand`]; [`Error::Memory`] where they take more than `max_memory` bytes.
+    pub fn expand(&mut self, max_memory: usize) -> Result<()> {
+        let expanded = |tensor: &Tensor| match tensor {
+            // As rows and as tiles.
+            Tensor::Matrix(matrix) if !matches!(matrix.structure(), Structure::Dense(_)) => {
+                elements(&[matrix.m().saturating_add(TILE), matrix.k(), 8])
+            }
+            _ => Ok(0),
+        };
+        let need = self.tensors.iter().map(expanded).try_fold(0usize, |sum, n| Ok(sum.saturating_add(n?)))?;
+        ensure!(need <= max_memory, Memory, "the dense weights take {need} bytes, more than {max_memory}");
         for tensor in &mut self.tensors {
             if let Tensor::Matrix(matrix) = tensor
                 && let Some(dense) = matrix.expand()?
@@ -226,6 +235,35 @@ impl Graph {
             self.arg(output.value, &values, &tensors)?;
         }
         Ok(Inferred { values, first, sizes })
+    }
+
+    /// Checks that there are outputs, that each is a value or plain numbers, and that it has the shape it declares.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] where one does not.
+    pub fn check_outputs(&self, inferred: &Inferred) -> Result<()> {
+        ensure!(!self.outputs.is_empty(), Graph, "the graph has no output");
+        let tensors = self.tensor_metas();
+        for output in &self.outputs {
+            let shape = match self.arg(output.value, &inferred.values, &tensors)? {
+                Arg::Value(meta) | Arg::Tensor(Tensor::Plain(_), meta) => &meta.shape,
+                Arg::Tensor(Tensor::Matrix(_), _) | Arg::Absent => {
+                    return Err(Error::Graph(format!(
+                        "output {:?} is neither value nor numbers",
+                        output.name
+                    )));
+                }
+            };
+            let declared =
+                output.shape.iter().map(|size| size.dim(&inferred.sizes)).collect::<Result<Vec<_>>>()?;
+            ensure!(
+                declared == *shape,
+                Graph,
+                "output {:?}: dimensions {declared:?} are declared, it has {shape:?}",
+                output.name
+            );
+        }
+        Ok(())
     }
 
     fn infer_node(&self, node: &Node, values: &[Meta], tensors: &[Meta], sizes: &Sizes) -> Result<Vec<Meta>> {
@@ -332,7 +370,7 @@ impl Builder {
             _ => Err(Error::Graph(format!("low-rank {name:?}: {reference} is not a matrix"))),
         };
         let (u, v) = (part(u)?, part(v)?);
-        let structure = crate::weight::Structure::LowRank { u: Arc::clone(&u), v: Arc::clone(&v) };
+        let structure = Structure::LowRank { u: Arc::clone(&u), v: Arc::clone(&v) };
         Ok(self.matrix(name, Matrix::new(u.m(), v.k(), 1, structure, None)?))
     }
 
@@ -425,7 +463,7 @@ impl Graph {
         // A low-rank weight holds its factors, which the file lists as tensors of their own.
         for t in (0..self.tensors.len()).rev() {
             if let Tensor::Matrix(matrix) = &self.tensors[t]
-                && let crate::weight::Structure::LowRank { u, v } = matrix.structure()
+                && let Structure::LowRank { u, v } = matrix.structure()
                 && used_tensors[t]
             {
                 for (other, used) in self.tensors.iter().zip(&mut used_tensors) {

@@ -76,7 +76,7 @@ pub struct Plan {
 impl Plan {
     /// Bytes a run needs beside the weights and the caller's arrays.
     pub fn bytes(&self) -> usize {
-        self.arena + self.scratch * self.threads
+        self.arena.saturating_add(self.scratch.saturating_mul(self.threads))
     }
 }
 
@@ -104,14 +104,14 @@ fn len_in(meta: &Meta, layout: Layout) -> Result<usize> {
         Layout::Plain => return meta.bytes(),
         Layout::Features => {
             let planes = Planes::of(meta, layout);
-            planes
-                .n
-                .checked_mul(planes.channels)
-                .and_then(|n| n.checked_mul(planes.pitch)?.checked_mul(meta.dtype.size()))
+            // An empty value too: its parts are multiplied without a check.
+            let most = planes.n.max(1).checked_mul(planes.channels.max(1));
+            let most = most.and_then(|n| n.checked_mul(planes.pitch)?.checked_mul(meta.dtype.size()));
+            most.filter(|&len| isize::try_from(len).is_ok())
+                .map(|_| planes.n * planes.channels * planes.pitch * meta.dtype.size())
         }
     };
-    len.filter(|&len| isize::try_from(len).is_ok())
-        .ok_or_else(|| Error::Shape(format!("{meta} does not fit in memory")))
+    len.ok_or_else(|| Error::Shape(format!("{meta} does not fit in memory")))
 }
 
 /// The layout under its simplest name: where planes have no gap between them, features are plain.
@@ -231,7 +231,7 @@ pub fn plan(graph: &Graph, shapes: &[&[usize]], tier: Tier, threads: usize) -> R
     }
     let outputs = planner.outputs(&tensors)?;
     let inputs = inferred.values[..graph.inputs.len()].to_vec();
-    let (steps, arena) = planner.place();
+    let (steps, arena) = planner.place()?;
     let scratch = steps.iter().map(|planned| planned.step.scratch).max().unwrap_or(0).next_multiple_of(ALIGN);
     Ok(Plan { steps, inputs, outputs, arena, scratch, threads })
 }
@@ -288,6 +288,10 @@ impl Planner<'_> {
             layouts.push(layout);
         }
         let layout = outputs.first().map_or(Layout::Plain, |meta| canonical(meta, operand(give, meta)));
+        // Before anything is reckoned with them.
+        for meta in outputs {
+            len_in(meta, canonical(meta, operand(give, meta)))?;
+        }
         let site = Site { args, layouts: &layouts, outputs, layout, tier, threads };
         match node.op.prepare(&site)? {
             Prepared::Alias => {
@@ -384,7 +388,10 @@ impl Planner<'_> {
     }
 
     /// Packs what has no place into the arena.
-    fn place(self) -> (Vec<Planned>, usize) {
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where it would be larger than an address space.
+    fn place(self) -> Result<(Vec<Planned>, usize)> {
         let mut buffers = self.buffers;
         let mut order: Vec<usize> = (0..buffers.len()).filter(|&b| buffers[b].at.is_none()).collect();
         order.sort_by_key(|&b| (std::cmp::Reverse(buffers[b].len), buffers[b].life.0));
@@ -403,9 +410,13 @@ impl Planner<'_> {
                 }
             }
             buffers[b].at = Some(At::Arena(offset));
-            arena = arena.max(offset + len);
+            // Offsets stay below this, so the sums above fit as well.
+            let end = offset.checked_add(len).filter(|&end| isize::try_from(end).is_ok());
+            let end =
+                end.ok_or_else(|| Error::Memory("a run needs more than an address space holds".into()))?;
+            arena = arena.max(end);
             let index = placed.partition_point(|&(start, ..)| start < offset);
-            placed.insert(index, (offset, offset + len, life));
+            placed.insert(index, (offset, end, life));
         }
         let place = |b: usize| Place {
             at: buffers[b].at.clone().expect("every buffer has a place by now"),
@@ -428,6 +439,6 @@ impl Planner<'_> {
             outputs: draft.outputs.into_iter().map(place).collect(),
             shape: draft.shape,
         };
-        (self.steps.into_iter().map(planned).collect(), arena)
+        Ok((self.steps.into_iter().map(planned).collect(), arena))
     }
 }

@@ -251,11 +251,42 @@ impl Shared {
 }
 
 /// Splits `n` things into at most `parts` ranges of a multiple of `grain` (the last excepted), as even as that allows.
-pub fn split(n: usize, parts: usize, grain: usize) -> Vec<(usize, usize)> {
-    let grains = n.div_ceil(grain.max(1));
-    let parts = parts.clamp(1, grains.max(1));
-    let bound = |part: usize| (grains * part / parts * grain).min(n);
-    (0..parts).map(|part| (bound(part), bound(part + 1))).filter(|(a, b)| a < b).collect()
+pub fn split(n: usize, parts: usize, grain: usize) -> Ranges {
+    let grain = grain.max(1);
+    let grains = n.div_ceil(grain);
+    Ranges { n, grain, grains, parts: parts.clamp(1, grains.max(1)) }
+}
+
+/// Ranges that follow each other, none of them empty. Not a list: a file may ask for more than memory holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Ranges {
+    n: usize,
+    grain: usize,
+    grains: usize,
+    parts: usize,
+}
+
+impl Ranges {
+    /// How many there are; none of no things.
+    pub fn len(self) -> usize {
+        if self.n == 0 { 0 } else { self.parts }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.n == 0
+    }
+
+    /// Range `i`, `[start, end)`.
+    pub fn at(self, i: usize) -> (usize, usize) {
+        (self.bound(i), self.bound(i + 1))
+    }
+
+    fn bound(self, part: usize) -> usize {
+        // ⌊grains · part / parts⌋, taken apart so that the product of two counts of things fits.
+        let (whole, rest) = (self.grains / self.parts, self.grains % self.parts);
+        ((whole * part + rest * part / self.parts) * self.grain).min(self.n)
+    }
 }
 
 /// Runs a closure and turns a panic into an error message; the doors of this crate use it so that a bug of ours stays one
@@ -324,6 +355,7 @@ mod tests {
     fn splits_cover_without_overlap() {
         for (n, parts, grain) in [(0, 3, 16), (1, 3, 16), (100, 3, 16), (96, 2, 16), (17, 9, 1)] {
             let ranges = split(n, parts, grain);
+            let ranges: Vec<_> = (0..ranges.len()).map(|i| ranges.at(i)).collect();
             assert!(ranges.len() <= parts);
             assert_eq!(ranges.iter().map(|(a, b)| b - a).sum::<usize>(), n);
             assert!(ranges.windows(2).all(|w| w[0].1 == w[1].0 && w[0].1 % grain == 0));

@@ -129,6 +129,23 @@ impl Model {
         self.execute(plan, inputs, outputs, Some(times))
     }
 
+    /// Checks that a run of a plan, outputs included, takes no more than `max_memory`; what allocates them asks first.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where it takes more.
+    pub fn admit(&self, plan: &Plan) -> Result<()> {
+        let outputs = plan.outputs.iter().map(|meta| meta.bytes().unwrap_or(usize::MAX));
+        let need = outputs.fold(plan.bytes(), usize::saturating_add);
+        ensure!(
+            need <= self.options.max_memory,
+            Memory,
+            "a run at these shapes needs {need} bytes, more than the {} it may use: give it a smaller batch, or load with \
+             a larger max_memory",
+            self.options.max_memory
+        );
+        Ok(())
+    }
+
     fn execute(
         &self,
         plan: &Plan,
@@ -152,15 +169,7 @@ impl Model {
             Shape,
             "outputs have {lens:?} bytes, which is not what the plan is for"
         );
-        let need = plan.bytes() + lens.iter().sum::<usize>();
-        ensure!(
-            need <= self.options.max_memory,
-            Memory,
-            "a run at these shapes needs {need} bytes, more than the {} it may use: give it a smaller batch, or load with \
-             a larger max_memory",
-            self.options.max_memory
-        );
-
+        self.admit(plan)?;
         let mut context = self.take_context();
         context.arena.reserve(plan.bytes())?;
         let base = context.arena.ptr();

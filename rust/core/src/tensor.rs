@@ -68,15 +68,28 @@ impl std::fmt::Display for DType {
 /// Sizes, outermost first; empty for a scalar.
 pub type Shape = Vec<usize>;
 
+/// The most dimensions of a value: numpy's limit.
+pub const MAX_RANK: usize = 32;
+
 /// The number of elements of a shape.
 ///
 /// # Errors
-/// [`Error::Shape`] where it does not fit in `isize`, the most a buffer can hold.
+/// [`Error::Shape`] where it has more than [`MAX_RANK`] dimensions, or those that are not zero multiply to more than `isize`
+/// holds: then the product of any of them can be taken without a check, though the whole be empty.
 pub fn elements(shape: &[usize]) -> Result<usize> {
-    let count =
-        shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| isize::try_from(n).is_ok());
-    count
-        .ok_or_else(|| Error::Shape(format!("shape {shape:?} has more elements than an address space holds")))
+    ensure!(
+        shape.len() <= MAX_RANK,
+        Shape,
+        "{} dimensions, at most {MAX_RANK} are computed with",
+        shape.len()
+    );
+    let most = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)));
+    ensure!(
+        most.is_some_and(|n| isize::try_from(n).is_ok()),
+        Shape,
+        "shape {shape:?} has more elements than an address space holds"
+    );
+    Ok(shape.iter().product())
 }
 
 /// What is known of a value before it is computed.
@@ -191,6 +204,9 @@ mod tests {
     #[test]
     fn sizes_that_overflow_are_refused() {
         assert!(elements(&[usize::MAX, 2]).is_err());
+        assert!(elements(&[0, 1 << 40, 1 << 40]).is_err(), "empty, but its planes are not");
+        assert_eq!(elements(&[1; MAX_RANK]).unwrap(), 1);
+        assert!(elements(&[1; MAX_RANK + 1]).is_err());
         assert!(Meta::new(DType::Int64, [1 << 60, 4]).bytes().is_err());
     }
 

@@ -438,6 +438,7 @@ impl Values {
             "weight values: {} bytes are not whole {dtype} numbers",
             bytes.len()
         );
+        ensure!(dtype != DType::Int8 || is_symmetric(&bytes), Format, "weight values: {LEAST}");
         Ok(Values { dtype, bytes })
     }
 
@@ -476,6 +477,14 @@ impl Values {
     }
 }
 
+/// What is said of an int8 weight that is not one.
+const LEAST: &str = "an int8 is -128, weights are within -127..=127";
+
+/// Whether int8 values are all within `[-127, 127]`, which integer kernels rely on.
+fn is_symmetric(bytes: &[u8]) -> bool {
+    !bytes.contains(&i8::MIN.cast_unsigned())
+}
+
 /// A type that weight values have.
 pub trait Number: bytemuck::Pod + Default + PartialEq + Send + Sync {
     /// Its name.
@@ -510,6 +519,7 @@ impl Plain {
     pub fn new(dtype: DType, shape: Shape, bytes: Bytes) -> Result<Plain> {
         let want = elements(&shape).ok().and_then(|n| n.checked_mul(dtype.size()));
         ensure!(want == Some(bytes.len()), Format, "tensor {shape:?} of {dtype}: got {} bytes", bytes.len());
+        ensure!(dtype != DType::Int8 || is_symmetric(&bytes), Format, "tensor {shape:?}: {LEAST}");
         Ok(Plain { dtype, shape, bytes })
     }
 
@@ -607,7 +617,8 @@ impl Matrix {
             Format,
             "weight of {m} rows: cannot be {groups} groups"
         );
-        ensure!(elements(&[m, k]).is_ok(), Format, "weight of {m} x {k} does not fit in memory");
+        let fits = elements(&[m, k, size_of::<f32>()]).is_ok();
+        ensure!(fits, Format, "weight of {m} x {k} does not fit in memory");
         if let Some(scales) = &scales {
             ensure!(scales.len() == m, Format, "weight of {m} rows: got {} scales", scales.len());
         }

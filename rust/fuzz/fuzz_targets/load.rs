@@ -16,7 +16,11 @@ const MEMORY: usize = 16 << 20;
 fuzz_target!(|bytes: &[u8]| {
     let Ok(graph) = read(Source::Bytes(bytes)) else { return };
     let tier = Tier::choose(None).expect("the best tier is there");
-    let Ok(model) = Model::new(graph, Options { tier, threads: 1, max_memory: MEMORY }) else { return };
+    let model = match Model::new(graph, Options { tier, threads: 1, max_memory: MEMORY }) {
+        Ok(model) => model,
+        // A panic that was contained is one still.
+        Err(error) => return assert!(!error.to_string().contains("a bug in gossamer"), "{error}"),
+    };
     let Ok(plan) = model.example_plan() else { return };
     // In words, as arrays of eight-byte elements are aligned.
     let zeros = |metas: &[Meta]| -> Option<Vec<(Vec<u64>, usize)>> {

@@ -56,7 +56,7 @@ pub(crate) fn load(
     let read = || {
         let mut graph = file::read(source)?;
         if dense {
-            graph.expand()?;
+            graph.expand(options.max_memory)?;
         }
         run::Model::new(graph, options)
     };
@@ -86,6 +86,7 @@ impl Model {
         inputs: Vec<Bound<'py, PyUntypedArray>>,
     ) -> PyResult<Vec<Bound<'py, PyUntypedArray>>> {
         let plan = self.plan_for(&inputs)?;
+        self.inner.admit(&plan).map_err(raise)?;
         let bytes = inputs.iter().map(array::bytes).collect::<PyResult<Vec<_>>>()?;
         let outputs =
             plan.outputs.iter().map(|meta| array::output(py, meta)).collect::<PyResult<Vec<_>>>()?;
@@ -102,6 +103,7 @@ impl Model {
         repeat: usize,
     ) -> PyResult<Bound<'py, PyList>> {
         let plan = self.plan_for(&inputs)?;
+        self.inner.admit(&plan).map_err(raise)?;
         let bytes = inputs.iter().map(array::bytes).collect::<PyResult<Vec<_>>>()?;
         let mut times = vec![Duration::ZERO; plan.steps.len()];
         let repeat = repeat.max(1);

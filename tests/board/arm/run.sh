@@ -8,7 +8,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 dir=$(cd "$1" && pwd) python=$2
 cd "$here/../../.."
 
-# Core -> the tiers it must have.
+# The tiers each core must have.
+cores=(cortex-a53 cortex-a76 max)
 declare -A tiers=([cortex-a53]='scalar neon' [cortex-a76]='scalar neon dotprod' [max]='scalar neon dotprod i8mm')
 
 target=aarch64-unknown-linux-gnu
@@ -18,20 +19,20 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 # Emulation is some twenty times slower than the machine; fewer random cases a property keep it to minutes.
 export PROPTEST_CASES=${PROPTEST_CASES:-8}
 
-for cpu in "${!tiers[@]}"; do
+for cpu in "${cores[@]}"; do
   echo "== Rust tests on $cpu, which must have: ${tiers[$cpu]}"
   CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu $cpu" GOSSAMER_REQUIRE_ISA=${tiers[$cpu]// /,} \
     cargo test --quiet -p gossamer-core --target $target --lib
 done
 
-# The stable ABI needs no interpreter of the target to link against.
-cargo build --quiet --release -p gossamer-py --target $target
+# As maturin does: an extension of the stable ABI links against no interpreter.
+PYO3_BUILD_EXTENSION_MODULE=1 cargo build --quiet --release -p gossamer-py --target $target
 rm -rf "$dir/site/gossamer"
 cp -r python/gossamer "$dir/site/gossamer"
 rm -f "$dir"/site/gossamer/*.so
 cp "$CARGO_TARGET_DIR/$target/release/lib_core.so" "$dir/site/gossamer/_core.abi3.so"
 "$python" "$here/../make_cases.py" "$dir/cases"
-for cpu in "${!tiers[@]}"; do
+for cpu in "${cores[@]}"; do
   echo "== files made on this machine, on $cpu"
   # shellcheck disable=SC2086 # a list of words
   "$here/python" "$dir" $cpu "$here/../run_cases.py" "$dir/cases" ${tiers[$cpu]}

@@ -4,7 +4,7 @@ use super::{Entry, HEADER_MAX, Header, MAGIC, PREFIX, Section, VERSION, mmap};
 use crate::error::{Error, Result, ensure};
 use crate::graph::Graph;
 use crate::tensor::{ALIGN, DType};
-use crate::weight::{Bytes, Matrix, Plain, Structure, Tensor, Values};
+use crate::weight::{BLOCK, Bytes, Matrix, Plain, Structure, Tensor, Values};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -110,7 +110,9 @@ fn parse(owner: &Owner) -> Result<Graph> {
         sections.end
     );
     let examples: Vec<&[usize]> = graph.inputs.iter().map(|input| input.example.as_slice()).collect();
-    graph.infer(&examples).map_err(|error| Error::Format(format!("the graph is not sound: {error}")))?;
+    let unsound = |error: Error| Error::Format(format!("the graph is not sound: {error}"));
+    let inferred = graph.infer(&examples).map_err(unsound)?;
+    graph.check_outputs(&inferred).map_err(unsound)?;
     Ok(graph)
 }
 
@@ -186,6 +188,13 @@ impl Sections<'_> {
                 matrix(Matrix::new(m, k, groups, Structure::Dense(values), scales)?)
             }
             Entry::Sparse { m, k, groups, block, dtype, counts, indices, values, scales, .. } => {
+                // What a kernel makes of a matrix stays in proportion to the file where it has rows and wide blocks.
+                ensure!(m > 0 && k > 0, Format, "a sparse matrix of {m} x {k}: an empty one is stored dense");
+                ensure!(
+                    block == BLOCK || block == BLOCK / 2,
+                    Format,
+                    "a block of {block} columns, expected {BLOCK} or half of it"
+                );
                 let (counts, indices) = (self.take(counts)?.to_vec(), self.take(indices)?.to_vec());
                 let values = Values::new(dtype, self.take(values)?)?;
                 let scales = self.scales(scales)?;

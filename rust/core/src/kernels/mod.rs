@@ -15,7 +15,6 @@ pub mod gemv_f32;
 pub mod gemv_i8;
 pub mod map;
 pub mod pack;
-pub mod pool;
 pub mod pool_f32;
 pub mod pool_i8;
 pub mod quantize;

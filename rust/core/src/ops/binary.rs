@@ -63,7 +63,8 @@ impl Operator for BinaryOp {
             binary::row(a.dtype, float).expect("inference asked whether the function is defined on the type");
         let function = self.function;
         // Features are one more dimension: planes a pitch apart, whose gap is computed along.
-        let spread = site.layout == Layout::Features;
+        // Where planes of the output have no gap it is plain by name, and one number a channel still has planes of its own.
+        let spread = site.layout == Layout::Features || site.layouts.contains(&Layout::Features);
         let seen = |meta: &Meta, layout: Layout| -> (Vec<usize>, Vec<usize>) {
             if !spread {
                 return (out.shape.clone(), binary::strides(&meta.shape, &out.shape));

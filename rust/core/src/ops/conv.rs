@@ -115,11 +115,11 @@ impl Operator for Conv {
         let m = if geometry.is_depthwise(x) {
             let weight = args.meta(1)?;
             let m = weight.shape.first().copied().unwrap_or(0);
-            args.plain(1, DType::Float32, m * taps)?;
+            args.plain(1, DType::Float32, m.saturating_mul(taps))?;
             m
         } else {
             let weight = args.matrix(1)?;
-            let k = channels / geometry.groups * taps;
+            let k = (channels / geometry.groups).saturating_mul(taps);
             ensure!(
                 weight.k() == k && weight.groups() == geometry.groups && k > 0,
                 Graph,
@@ -194,7 +194,7 @@ impl Run {
     fn depthwise(self, weight: Arc<Plain>, site: &Site<'_>) -> Step {
         let (tier, kernel) = pick(depthwise_f32::TABLE, site.tier);
         let (from, to, taps) = (self.from, self.to, self.taps());
-        let flops = 2.0 * (to.n * to.channels * to.plane * taps) as f64;
+        let flops = 2.0 * taps as f64 * (to.n * to.channels * to.plane) as f64;
         let weight_bytes = weight.bytes.len();
         let runs = Runs::new(from.channels, to.channels, to.pitch);
         let none = vec![0.0; to.channels];
@@ -257,7 +257,7 @@ impl Run {
                 let (item, part) = (item / rows.len(), item % rows.len());
                 let (item, strip) = (item / strips.len(), item % strips.len());
                 let (image, group) = (item / groups, item % groups);
-                let (p0, p1) = strips[strip];
+                let (p0, p1) = strips.at(strip);
                 let n = p1 - p0;
                 let planes = x.get().wrapping_add((image * from.channels + group * depth) * from.pitch);
                 let at = (image * to.channels + group * m) * to.pitch + p0;
@@ -266,7 +266,7 @@ impl Run {
                 let add = residual.get();
                 let window = Window {
                     group,
-                    rows: rows[part],
+                    rows: rows.at(part),
                     n,
                     out: out.get().wrapping_add(at),
                     out_stride: to.pitch,
@@ -307,7 +307,7 @@ impl Run {
                 // worker its own scratch.
                 unsafe { chain.strip(&window, scratch, gather) };
                 if let Some(activation) = self.activation {
-                    for r in rows[part].0..rows[part].1 {
+                    for r in rows.at(part).0..rows.at(part).1 {
                         // SAFETY: these pixels of row `r` are this item's, and were just computed.
                         activation.to(unsafe { out.part(at + r * to.pitch, at + r * to.pitch + n) });
                     }

@@ -43,10 +43,10 @@ impl Operator for ConvI8 {
             "input {x}: its channels are no {} groups",
             geometry.groups
         );
-        let k = x.shape[1] / geometry.groups * taps;
+        let k = (x.shape[1] / geometry.groups).saturating_mul(taps);
         let m = if geometry.is_depthwise(x) {
             let m = args.meta(1)?.shape.first().copied().unwrap_or(0);
-            args.plain(1, DType::Int8, m * taps)?;
+            args.plain(1, DType::Int8, m.saturating_mul(taps))?;
             m
         } else {
             let weight = integer::matrix(args)?;
@@ -98,7 +98,8 @@ impl ConvI8 {
         let (tier, kernel) = pick(depthwise_i8::TABLE, site.tier);
         let zero_point = self.quantized.x_zero_point;
         let size = out.dtype.size();
-        let (flops, weight_bytes) = (2.0 * (to.n * to.channels * to.plane * taps) as f64, weight.bytes.len());
+        let (flops, weight_bytes) =
+            (2.0 * taps as f64 * (to.n * to.channels * to.plane) as f64, weight.bytes.len());
         let runs = Runs::new(from.channels, to.channels, to.pitch);
         let mut step = Step::new(format!("depthwise_i8/{tier}"), move |frame: &Frame<'_>| {
             let (x, weights) = (frame.input::<u8>(0), weight.of::<i8>());
@@ -155,7 +156,7 @@ impl ConvI8 {
         let in_place = direct && (matches!(form, Form::Dense(_)) || from.pitch.is_multiple_of(NR));
         let (strips, rows) = super::product::cut(to.plane, to.n * groups, m, NR, site.threads, true);
         let stored_values = if let Form::Sparse(_) = form { matrix.nnz() } else { matrix.m() * matrix.k() };
-        let (flops, bytes) = (2.0 * (stored_values * to.n * to.plane) as f64, matrix.bytes());
+        let (flops, bytes) = (2.0 * stored_values as f64 * (to.n * to.plane) as f64, matrix.bytes());
         let mut step = Step::new(form.name(), move |frame: &Frame<'_>| {
             let x = Shared(frame.input::<u8>(0).as_ptr().cast_mut());
             let residual = epilogue.residual.map(|_| Shared(frame.input::<u8>(4).as_ptr().cast_mut()));
@@ -164,7 +165,7 @@ impl ConvI8 {
                 let (item, part) = (item / rows.len(), item % rows.len());
                 let (item, strip) = (item / strips.len(), item % strips.len());
                 let (image, group) = (item / groups, item % groups);
-                let (p0, p1) = strips[strip];
+                let (p0, p1) = strips.at(strip);
                 let n = p1 - p0;
                 let planes = x.get().wrapping_add((image * from.channels + group * depth) * from.pitch);
                 let panel = frame.scratch_ptr::<u8>(worker);
@@ -211,7 +212,7 @@ impl ConvI8 {
                 let (source, stride) = if let Form::Dense(_) = form { (panel, NR) } else { sparse_panel };
                 let call = StripI8 {
                     weight: (),
-                    rows: rows[part],
+                    rows: rows.at(part),
                     panel: source.cast_const(),
                     panel_stride: stride,
                     n,

@@ -134,7 +134,7 @@ impl Operator for DynamicLinearI8 {
                     for i in 0..n {
                         let call = RowsI8 {
                             weight: (),
-                            rows: parts[item],
+                            rows: parts.at(item),
                             x: q[i * k..].as_ptr(),
                             x_stride: k,
                             n: 1,

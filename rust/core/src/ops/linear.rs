@@ -77,7 +77,8 @@ impl Operator for Linear {
         let (_, transpose) = pick(relayout::TABLE, site.tier);
         let nr = chain.nr();
         let (strips, rows) = cut(columns, 1, m, nr, site.threads, true);
-        let (panel_len, tallest) = (chain.panel(), rows.iter().map(|(a, b)| b - a).max().unwrap_or(0));
+        let (panel_len, tallest) =
+            (chain.panel(), (0..rows.len()).map(|i| rows.at(i)).map(|(a, b)| b - a).max().unwrap_or(0));
         let scratch = panel_len + tallest * nr + chain.scratch();
         let (name, reason, flops, bytes) = (chain.name(), chain.reason(), chain.flops(), chain.bytes());
         let mut step = Step::new(name, move |frame: &Frame<'_>| {
@@ -86,7 +87,7 @@ impl Operator for Linear {
             let bias = bias.as_ref().map(|bias| bias.of::<f32>());
             let residual = has_residual.then(|| frame.input::<f32>(3));
             frame.pool.run(strips.len() * rows.len(), &|item, worker| {
-                let ((c0, c1), (r0, r1)) = (strips[item / rows.len()], rows[item % rows.len()]);
+                let ((c0, c1), (r0, r1)) = (strips.at(item / rows.len()), rows.at(item % rows.len()));
                 let panel = frame.scratch_ptr::<f32>(worker);
                 let tile = panel.wrapping_add(panel_len);
                 let window = Window {

@@ -58,7 +58,7 @@ impl Operator for LinearI8 {
             let out = Shared(frame.output_ptr::<u8>(0));
             let residual = epilogue.residual.map(|_| frame.input::<u8>(4));
             frame.pool.run(batches.len() * parts.len(), &|item, _| {
-                let ((first, last), rows) = (batches[item / parts.len()], parts[item % parts.len()]);
+                let ((first, last), rows) = (batches.at(item / parts.len()), parts.at(item % parts.len()));
                 let call = RowsI8 {
                     weight: (),
                     rows,
@@ -76,7 +76,7 @@ impl Operator for LinearI8 {
                 unsafe { form.run(&call) };
             });
         });
-        step.flops = 2.0 * (stored_values * vectors) as f64;
+        step.flops = 2.0 * stored_values as f64 * vectors as f64;
         step.weight_bytes = bytes;
         Ok(step.into())
     }

@@ -351,5 +351,8 @@ pub fn parallel(pool: &Pool, n: usize, grain: usize, body: &(dyn Fn(usize, usize
         return;
     }
     let ranges = crate::pool::split(n, parts, grain);
-    pool.run(ranges.len(), &|item, _| body(ranges[item].0, ranges[item].1));
+    pool.run(ranges.len(), &|item, _| {
+        let (start, end) = ranges.at(item);
+        body(start, end);
+    });
 }

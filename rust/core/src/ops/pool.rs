@@ -1,7 +1,6 @@
 //! `pool` and `adaptive_pool`: the greatest or the mean of windows, of float32 or of bytes; `mean_i8`: the mean of bytes.
 //!
-//! The mean of bytes is `clamp(rint(f32(Σ (q - x_zero_point)) · f32(scale / count)) + zero_point, lo, hi)`, with the division in
-//! float64 and `scale` in steps of the output.
+//! What becomes of the mean of bytes is said in `kernels/pool_i8`.
 
 #![allow(unsafe_code, reason = "planes of one output are written by several threads")]
 
@@ -10,10 +9,10 @@ use super::integer::Bytes;
 use super::reduce::{Plane, reduced};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::{Error, Result, ensure};
-use crate::kernels::pool::{adaptive, adaptive_windows, counts, greater, windows};
-use crate::kernels::strip_i8::quantize;
+use crate::kernels::pool_f32::Divisor;
+use crate::kernels::pool_i8::Rescale;
 use crate::kernels::window::Window2;
-use crate::kernels::{pick, relayout};
+use crate::kernels::{pick, pool_f32, pool_i8, relayout};
 use crate::tensor::{DType, Meta, Planes};
 use serde::{Deserialize, Serialize};
 
@@ -39,11 +38,9 @@ pub struct Mean {
     pub output: Bytes,
 }
 
-impl Mean {
-    /// Of a sum of `count` bytes, less as many zero points as were added.
-    fn of(self, sum: i64, count: usize) -> u8 {
-        let factor = (f64::from(self.scale) / count as f64) as f32;
-        quantize(sum as f32 * factor, self.output.zero_point, self.output.lo, self.output.hi)
+impl From<Mean> for Rescale {
+    fn from(Mean { x_zero_point, scale, output: Bytes { zero_point, lo, hi } }: Mean) -> Rescale {
+        Rescale { x_zero_point, scale, zero_point, lo, hi }
     }
 }
 
@@ -169,40 +166,29 @@ impl Operator for Pool {
     }
 
     fn prepare(&self, site: &Site<'_>) -> Result<Prepared> {
-        let x = site.args.meta(0)?;
-        let (window, padding) = self.window(x)?;
-        let (input, [oh, ow]) = (plane(x)?, window.output());
-        if self.kind == Kind::Max {
-            return match x.dtype {
-                DType::Float32 => over_planes::<f32>("pool/scalar", site, move |x, out| {
-                    windows(&window, x, f32::NEG_INFINITY, greater, out);
-                }),
-                _ => {
-                    over_planes::<u8>("pool/scalar", site, move |x, out| windows(&window, x, 0, u8::max, out))
-                }
-            };
-        }
-        let (kernel, stride) = (window.kernel(), window.stride());
-        let along = |axis: usize, outputs: usize| {
-            let (sizes, steps) = ((input[axis], outputs), (kernel[axis], stride[axis]));
-            counts(sizes, steps, padding[axis], self.count_include_pad)
+        let (window, [rows, columns]) = self.window(site.args.meta(0)?)?;
+        let divisor = match self.divisor {
+            Some(divisor) => Divisor::Fixed(divisor),
+            None if self.count_include_pad => Divisor::Padded { after: [rows[1], columns[1]] },
+            None => Divisor::Inside,
         };
-        let (rows, columns) = (along(0, oh), along(1, ow));
-        let divisor = self.divisor;
-        let count = move |i: usize| divisor.unwrap_or(rows[i / ow] * columns[i % ow]);
-        match self.mean {
-            None => over_planes::<f32>("pool/scalar", site, move |x, out| {
-                windows(&window, x, 0.0, |sum, value| sum + value, out);
-                out.iter_mut().enumerate().for_each(|(i, sum)| *sum /= count(i) as f32);
+        let (tier, floats) = pick(pool_f32::TABLE, site.tier);
+        let (_, bytes) = pick(pool_i8::TABLE, site.tier);
+        match (site.outputs[0].dtype, self.kind, self.mean) {
+            (DType::UInt8, _, Some(mean)) => {
+                let rescale = mean.into();
+                over_planes::<u8>(&format!("pool_i8/{tier}"), site, move |x, out| {
+                    (bytes.average)(&window, divisor, rescale, x, out);
+                })
+            }
+            (DType::UInt8, _, None) => over_planes::<u8>(&format!("pool_i8/{tier}"), site, move |x, out| {
+                (bytes.max)(&window, x, out)
             }),
-            Some(mean) => over_planes::<u8>("pool/scalar", site, move |x, out| {
-                let mut sums = vec![0i64; oh * ow];
-                let zero = i64::from(mean.x_zero_point);
-                windows(&window, x, 0, |sum, q| sum + i64::from(q) - zero, &mut sums);
-                out.iter_mut()
-                    .zip(&sums)
-                    .enumerate()
-                    .for_each(|(i, (out, &sum))| *out = mean.of(sum, count(i)));
+            (_, Kind::Max, _) => over_planes::<f32>(&format!("pool_f32/{tier}"), site, move |x, out| {
+                (floats.max)(&window, x, out)
+            }),
+            (_, Kind::Avg, _) => over_planes::<f32>(&format!("pool_f32/{tier}"), site, move |x, out| {
+                (floats.average)(&window, divisor, x, out);
             }),
         }
     }
@@ -255,31 +241,21 @@ impl Operator for AdaptivePool {
     fn prepare(&self, site: &Site<'_>) -> Result<Prepared> {
         let x = site.args.meta(0)?;
         let (input, sizes) = self.sizes(x)?;
-        let count = move |i: usize| {
-            adaptive(input[0], sizes[0], i / sizes[1]).len()
-                * adaptive(input[1], sizes[1], i % sizes[1]).len()
-        };
-        match (self.kind, self.mean) {
-            (Kind::Max, _) if x.dtype == DType::Float32 => {
-                over_planes::<f32>("pool/scalar", site, move |x, out| {
-                    adaptive_windows(input, sizes, x, f32::NEG_INFINITY, greater, out);
+        match (x.dtype, self.kind, self.mean) {
+            (DType::UInt8, _, Some(mean)) => {
+                let rescale = mean.into();
+                over_planes::<u8>("pool_i8/scalar", site, move |x, out| {
+                    pool_i8::adaptive_average(input, sizes, rescale, x, out);
                 })
             }
-            (Kind::Max, _) => over_planes::<u8>("pool/scalar", site, move |x, out| {
-                adaptive_windows(input, sizes, x, 0, u8::max, out);
+            (DType::UInt8, _, None) => over_planes::<u8>("pool_i8/scalar", site, move |x, out| {
+                pool_i8::adaptive_max(input, sizes, x, out);
             }),
-            (Kind::Avg, None) => over_planes::<f32>("pool/scalar", site, move |x, out| {
-                adaptive_windows(input, sizes, x, 0.0, |sum, value| sum + value, out);
-                out.iter_mut().enumerate().for_each(|(i, sum)| *sum /= count(i) as f32);
+            (_, Kind::Max, _) => over_planes::<f32>("pool_f32/scalar", site, move |x, out| {
+                pool_f32::adaptive_max(input, sizes, x, out);
             }),
-            (Kind::Avg, Some(mean)) => over_planes::<u8>("pool/scalar", site, move |x, out| {
-                let mut sums = vec![0i64; out.len()];
-                let zero = i64::from(mean.x_zero_point);
-                adaptive_windows(input, sizes, x, 0, |sum, q| sum + i64::from(q) - zero, &mut sums);
-                out.iter_mut()
-                    .zip(&sums)
-                    .enumerate()
-                    .for_each(|(i, (out, &sum))| *out = mean.of(sum, count(i)));
+            (_, Kind::Avg, _) => over_planes::<f32>("pool_f32/scalar", site, move |x, out| {
+                pool_f32::adaptive_average(input, sizes, x, out);
             }),
         }
     }
@@ -317,31 +293,29 @@ impl Operator for MeanI8 {
 
     fn prepare(&self, site: &Site<'_>) -> Result<Prepared> {
         let x = site.args.meta(0)?;
-        let mean = self.mean;
-        let zero = i64::from(mean.x_zero_point);
-        let sum = move |bytes: &[u8]| {
-            bytes.iter().map(|&q| u64::from(q)).sum::<u64>() as i64 - zero * bytes.len() as i64
-        };
+        let rescale = self.mean.into();
+        let (tier, kernels) = pick(pool_i8::TABLE, site.tier);
+        let name = format!("pool_i8/{tier}");
         if self.wants(&site.args) == Wants::FromFeatures {
             let planes = Planes::of(x, site.layouts[0]);
-            return Ok(Step::new("mean_i8/scalar", move |frame: &Frame<'_>| {
+            return Ok(Step::new(name, move |frame: &Frame<'_>| {
                 let (x, out) = (frame.input::<u8>(0), frame.output::<u8>(0));
                 for (plane, out) in out.iter_mut().enumerate() {
-                    *out = mean.of(sum(&x[plane * planes.pitch..][..planes.plane]), planes.plane);
+                    *out = (kernels.mean)(&x[plane * planes.pitch..][..planes.plane], rescale);
                 }
             })
             .into());
         }
         let plane = Plane::of(&x.shape, &self.axes);
         let (_, transpose) = pick(relayout::TABLE, site.tier);
-        Ok(Step::new("mean_i8/scalar", move |frame: &Frame<'_>| {
+        Ok(Step::new(name, move |frame: &Frame<'_>| {
             let out = frame.output::<u8>(0);
             plane.see(transpose, frame.input::<u8>(0), |dims, x| {
                 for (o, out) in out.chunks_mut(dims.inner.max(1)).enumerate() {
                     for (i, out) in out.iter_mut().enumerate() {
                         let at = o * dims.axis * dims.inner + i;
-                        let column = (0..dims.axis).map(|a| i64::from(x[at + a * dims.inner]) - zero);
-                        *out = mean.of(column.sum(), dims.axis);
+                        let column: Vec<u8> = (0..dims.axis).map(|a| x[at + a * dims.inner]).collect();
+                        *out = (kernels.mean)(&column, rescale);
                     }
                 }
             });

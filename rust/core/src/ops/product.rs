@@ -10,6 +10,7 @@ use crate::isa::Tier;
 use crate::kernels::spmm_f32::cost;
 use crate::kernels::strip::{Epilogue, LANES, Strip, StripKernel, TILE};
 use crate::kernels::{gemm_f32, pick, spmm_f32};
+use crate::pool::{Ranges, split};
 use crate::tensor::DType;
 use crate::weight::{Matrix, Number, Structure, Tiles};
 use half::f16;
@@ -337,9 +338,6 @@ impl Chain {
     }
 }
 
-/// Ranges `[start, end)`, in order.
-type Ranges = Vec<(usize, usize)>;
-
 /// How an output of `columns` columns is cut for `threads` threads: ranges of columns, and parts of the rows.
 ///
 /// Strips are as wide as the kernel likes and equal to a vector; where there are fewer than threads, rows are cut too.
@@ -360,12 +358,12 @@ pub(super) fn cut(
             strips = strips.max(even);
         }
     }
-    let strips = crate::pool::split(columns, strips, LANES);
+    let strips = split(columns, strips, LANES);
     let regions = strips.len() * strips_beside;
     let want = match (threads, copies) {
         (1, _) => 1,
         (_, true) => threads.div_ceil(regions.max(1)),
         (_, false) => (4 * threads).div_ceil(regions.max(1)),
     };
-    (strips, crate::pool::split(m, want.min(m.div_ceil(4 * TILE)), TILE))
+    (strips, split(m, want.min(m.div_ceil(4 * TILE)), TILE))
 }

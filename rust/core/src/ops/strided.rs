@@ -35,7 +35,7 @@ pub(super) fn copy_walk(name: &str, meta: &Meta, walk: &Walk) -> Step {
     for (&d, &stride) in meta.shape.iter().zip(&walk.strides) {
         match (shape.last_mut(), strides.last_mut()) {
             _ if d == 1 => {}
-            (Some(outer), Some(last)) if *last == stride * d as isize => {
+            (Some(outer), Some(last)) if *last == stride.wrapping_mul(d as isize) => {
                 (*outer, *last) = (*outer * d, stride);
             }
             _ => {
@@ -179,7 +179,8 @@ impl Operator for Slice {
         }
         let mut of = strides(&x.shape);
         let start = start as isize * of[self.axis];
-        of[self.axis] *= self.step as isize;
+        // Beyond the axis only where fewer than two indices are taken, and then not walked.
+        of[self.axis] = of[self.axis].wrapping_mul(self.step as isize);
         Ok(copy_walk("slice", &site.outputs[0], &Walk { start, strides: of }).into())
     }
 }

@@ -12,7 +12,7 @@ use crate::isa::Tier;
 use crate::kernels::spmv_f32::{self, Call, Kernel, Packed};
 use crate::kernels::strip::{Epilogue, TILE};
 use crate::kernels::{Impl, gemv_f32, pick};
-use crate::pool::split;
+use crate::pool::{Ranges, split};
 use crate::tensor::DType;
 use crate::weight::{Matrix, Number, Structure};
 use half::f16;
@@ -46,7 +46,7 @@ struct Factor {
     /// Bytes a call reads.
     bytes: usize,
     /// Ranges of its tiles of rows for the threads.
-    parts: Vec<(usize, usize)>,
+    parts: Ranges,
 }
 
 fn sparse<T: Number>(
@@ -116,7 +116,7 @@ impl Factor {
         let (m, k) = (self.matrix.m(), self.matrix.k());
         let epilogue = Epilogue { scale: self.matrix.scales(), ..epilogue };
         frame.pool.run(self.parts.len(), &|item, _| {
-            let tiles = self.parts[item];
+            let tiles = self.parts.at(item);
             let rows = (tiles.0 * TILE, (tiles.1 * TILE).min(m));
             let (x, out, residual) = (x.get().cast_const(), out.get(), residual.get().cast_const());
             // SAFETY: `pick` found the tier's token; `x`, `out` and `residual` are `n` vectors of `k` and `m` elements; scale and

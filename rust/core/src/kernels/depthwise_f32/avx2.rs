@@ -24,6 +24,7 @@ struct F32x8;
 // SAFETY (of every block): the trait's caller has the features, and vouches for the pointers.
 impl walk::Lanes for F32x8 {
     const N: usize = 8;
+    const BROADCASTS: bool = false;
     type V = __m256;
     type M = __m256;
 

@@ -24,6 +24,7 @@ struct F32x16;
 // SAFETY (of every block): the trait's caller has the features, and vouches for the pointers.
 impl walk::Lanes for F32x16 {
     const N: usize = 16;
+    const BROADCASTS: bool = true;
     type V = __m512;
     type M = __mmask16;
 

@@ -24,6 +24,7 @@ struct F32x4;
 // SAFETY (of every block): the trait's caller has the features, and vouches for the pointers.
 impl walk::Lanes for F32x4 {
     const N: usize = 4;
+    const BROADCASTS: bool = true;
     type V = float32x4_t;
     type M = uint32x4_t;
 

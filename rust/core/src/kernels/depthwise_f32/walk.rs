@@ -13,6 +13,8 @@
 use super::Channels;
 use crate::kernels::unroll::unroll;
 use crate::kernels::window::Window2;
+use std::hint::black_box;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// A tier's vectors of float32.
@@ -23,6 +25,8 @@ use std::ops::Range;
 pub(super) trait Lanes {
     /// Elements of a vector, at most 16.
     const N: usize;
+    /// Whether a multiplication broadcasts a factor from memory as it goes.
+    const BROADCASTS: bool;
     /// A vector.
     type V: Copy;
     /// Lanes chosen by bits, in the form `fma_some` wants.
@@ -97,7 +101,7 @@ pub(super) unsafe fn run<L: Lanes>(run: &Channels<'_>, out: &mut [f32]) -> bool 
             (7, [1, 1]) if square && pairs => walk::<L, 7, 4, 2, 1>(run, out),
             (7, [1, 1]) if square => walk::<L, 7, 7, 1, 1>(run, out),
             (7, [2, 2]) if square => walk::<L, 7, 4, 2, 2>(run, out),
-            (_, [_, 1]) => taps::<L>(run, out),
+            (_, [_, 1]) => taps::<L, 4>(run, out),
             _ => return false,
         }
     }
@@ -191,6 +195,7 @@ unsafe fn descend<
         let masks =
             std::array::from_fn(|tx| L::mask(if SH == 1 { valid[tx] } else { every_other(valid[tx]) }));
         let bounds = [L::splat(run.clamp[0]), L::splat(run.clamp[1])];
+        let mut spread = [const { MaybeUninit::uninit() }; 49];
         for channel in channels {
             // Rows whose vectors are loaded whole: their lanes are rows of the plane, and they stay in the slice.
             let start = (channel * run.x_pitch) as isize + part.left;
@@ -214,6 +219,15 @@ unsafe fn descend<
                 valid,
                 masks,
                 weights: weights.as_ptr(),
+                spread: if K == 3 || L::BROADCASTS {
+                    std::ptr::null()
+                } else {
+                    for (to, &weight) in spread.iter_mut().zip(weights) {
+                        to.write(L::splat(weight));
+                    }
+                    // Opaque, so that they are read where they lie rather than moved about for want of registers.
+                    black_box(spread.as_ptr().cast())
+                },
                 held: std::array::from_fn(|tap| L::splat(weights[tap])),
                 bias: L::splat(run.bias[channel]),
             };
@@ -283,8 +297,9 @@ struct Column<L: Lanes, const K: usize> {
     valid: [u32; K],
     masks: [L::M; K],
     weights: *const f32,
-    /// The first nine weights: those of a 3×3 kernel stay in registers. Larger kernels broadcast theirs as they go, which
-    /// a vector unit does for the price of a load.
+    /// The weights of larger kernels, each in all lanes, where it takes an instruction to make them so.
+    spread: *const L::V,
+    /// The first nine weights: those of a 3×3 kernel stay in registers.
     held: [L::V; 9],
     bias: L::V,
 }
@@ -343,8 +358,11 @@ impl<L: Lanes, const K: usize> Column<L, K> {
                             let tap = (I * SV + PHASE) * K + TX;
                             // SAFETY: the processor has `L`'s features; there are `K`² weights.
                             sums[I] = unsafe {
-                                let weight =
-                                    if K == 3 { self.held[tap] } else { L::splat(*self.weights.add(tap)) };
+                                let weight = match (K, L::BROADCASTS) {
+                                    (3, _) => self.held[tap],
+                                    (_, true) => L::splat(*self.weights.add(tap)),
+                                    (_, false) => *self.spread.add(tap),
+                                };
                                 if WHOLE && EDGE {
                                     L::fma_some(sums[I], x, weight, self.masks[TX])
                                 } else {
@@ -394,13 +412,12 @@ unsafe fn finish<L: Lanes, const WHOLE: bool>(
     }
 }
 
-/// Any kernel and dilation, horizontal stride 1: four vectors of a row at a time, tap by tap.
+/// Any kernel and dilation, horizontal stride 1: `VECTORS` vectors of a row at a time, tap by tap.
 ///
 /// # Safety
 /// The processor has the features of `L`; `run.check` passed; the horizontal stride is 1.
 #[inline(always)]
-unsafe fn taps<L: Lanes>(run: &Channels<'_>, out: &mut [f32]) {
-    const VECTORS: usize = 4;
+unsafe fn taps<L: Lanes, const VECTORS: usize>(run: &Channels<'_>, out: &mut [f32]) {
     let window = run.window;
     let (w, lanes) = (window.w as isize, L::N as isize);
     let [tall, wide] = window.kernel;

@@ -10,26 +10,21 @@ use crate::kernels::strip_i8::Residual;
 use std::arch::x86_64::*;
 
 pub(super) fn get() -> Option<Kernel> {
-    Avx512::detect().map(|_| {
-        // SAFETY: an `Avx512` exists only where the processor has the features of these functions.
-        (|channels, out| unsafe {
-            if channels.window.ow > Pairs::N { wide(channels, out) } else { narrow(channels, out) }
-        }) as Kernel
-    })
+    // SAFETY: an `Avx512` exists only where the processor has the features `run` is compiled with.
+    Avx512::detect().map(|_| (|channels, out| unsafe { run(channels, out) }) as Kernel)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
-fn wide(channels: &Channels<'_>, out: &mut [u8]) {
-    // SAFETY: this function has the features of `WidePairs`.
-    if !unsafe { walk::run::<WidePairs>(channels, out) } {
-        scalar::run(channels, out);
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
-fn narrow(channels: &Channels<'_>, out: &mut [u8]) {
-    // SAFETY: this function has the features of `Pairs`.
-    if !unsafe { walk::run::<Pairs>(channels, out) } {
+fn run(channels: &Channels<'_>, out: &mut [u8]) {
+    // SAFETY: this function has the features of both.
+    let done = unsafe {
+        if channels.window.ow > Pairs::N {
+            walk::run::<WidePairs>(channels, out)
+        } else {
+            walk::run::<Pairs>(channels, out)
+        }
+    };
+    if !done {
         scalar::run(channels, out);
     }
 }

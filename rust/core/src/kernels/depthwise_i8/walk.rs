@@ -145,7 +145,7 @@ pub(super) unsafe fn gather(from: *const u8, bytes: u64, outside: u8) -> [u8; 64
         // SAFETY: the caller's; 64 bits have no more than 64 ones.
         unsafe {
             std::ptr::copy_nonoverlapping(from.wrapping_add(first), row.as_mut_ptr().add(first), count);
-        }
+        };
     }
     row
 }
@@ -293,6 +293,8 @@ unsafe fn descend<
                 origin: run.x.as_ptr().wrapping_offset(start - top * w),
                 size: [h, w, top],
                 left: part.left,
+                start,
+                room: run.x.len() as isize,
                 masks,
                 outside: L::constant(run.x_zero_point),
                 held: std::array::from_fn(|i| L::weights(packed[i])),
@@ -372,6 +374,9 @@ struct Column<L: Lanes, const K: usize> {
     size: [isize; 3],
     /// Input column of the first lane of the first tap.
     left: isize,
+    /// Where that lies in row 0, in the slice, and how long the slice is.
+    start: isize,
+    room: isize,
     masks: [[L::M; 7]; 3],
     /// Windows of the zero point.
     outside: L::X,
@@ -408,6 +413,9 @@ impl<L: Lanes, const K: usize> Column<L, K> {
             let line = (step * SV + PHASE) as isize;
             let row = line - top;
             let inside = WHOLE || (row > -rows && row < h);
+            // What hangs over an edge of the plane may still lie in the slice.
+            let at = self.start + row * w;
+            let within = WHOLE || (at >= 0 && at + reach::<L, K, SH>() as isize <= self.room);
             // Of a pair that hangs over the top or the bottom, the row inside.
             let masks = match (WHOLE || SV == SH, row < 0, row + 1 == h) {
                 (false, true, _) => &self.masks[1],
@@ -416,15 +424,15 @@ impl<L: Lanes, const K: usize> Column<L, K> {
             };
             unroll!(GROUP < K.div_ceil(L::TAPS), {
                 let from = self.origin.wrapping_offset(line * w + (GROUP * L::TAPS) as isize);
-                // SAFETY: the processor has `L`'s features. `WHOLE` rows may be loaded whole, and so may those of
-                // columns that all lie inside; of others, the bytes that lie in the row or the pair of rows.
+                // SAFETY: the processor has `L`'s features. Rows of columns that all lie inside may be loaded whole, and so
+                // may those within the slice, as `WHOLE` ones are; of others, the bytes of the row or the pair of rows.
                 let x = unsafe {
-                    if WHOLE && EDGE {
-                        L::windows_edge::<SH>(from, masks[GROUP], self.outside)
-                    } else if !inside {
+                    if !inside {
                         self.outside
                     } else if !EDGE {
                         L::windows::<SH>(from)
+                    } else if within {
+                        L::windows_edge::<SH>(from, masks[GROUP], self.outside)
                     } else {
                         let at = self.left + (GROUP * L::TAPS) as isize;
                         let first = if row < 0 { w } else { 0 };

@@ -7,10 +7,12 @@ use crate::isa::Avx2;
 use crate::kernels::window::Window2;
 
 pub(super) fn get() -> Option<Kernels> {
-    // SAFETY: an `Avx2` exists only where the processor has the features these are compiled with.
     Avx2::detect().map(|_| Kernels {
+        // SAFETY: an `Avx2` exists only where the processor has the features these are compiled with.
         max: |window, x, out| unsafe { max(window, x, out) },
+        // SAFETY: as above.
         average: |window, divisor, x, out| unsafe { average(window, divisor, x, out) },
+        // SAFETY: as above.
         mean: |x| unsafe { mean(x) },
     })
 }

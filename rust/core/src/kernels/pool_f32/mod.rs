@@ -12,8 +12,6 @@ use crate::isa::Tier;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 mod rows;
 pub(super) mod slide;
 
@@ -30,10 +28,8 @@ pub struct Kernels {
     pub mean: fn(&[f32]) -> f32,
 }
 
-/// The implementations, best first. On ARM the scalar tier is compiled with NEON.
+/// The implementations, best first. On ARM the scalar tier is compiled with NEON; wider vectors than AVX2's gain nothing.
 pub static TABLE: &[Impl<Kernels>] = &[
-    #[cfg(target_arch = "x86_64")]
-    Impl { tier: Tier::Avx512, get: avx512::get },
     #[cfg(target_arch = "x86_64")]
     Impl { tier: Tier::Avx2, get: avx2::get },
     Impl {

@@ -8,7 +8,9 @@ use crate::kernels::window::Window2;
 /// The greater; a NaN wins.
 #[inline(always)]
 pub(super) fn greater(a: f32, b: f32) -> f32 {
-    if b > a || b.is_nan() { b } else { a }
+    // The inner choice is the processor's `max`, which gives `b` where either is a NaN.
+    let most = if a > b { a } else { b };
+    if a.is_nan() { a } else { most }
 }
 
 #[inline(always)]

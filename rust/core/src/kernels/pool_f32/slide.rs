@@ -117,40 +117,58 @@ pub(in crate::kernels) fn slide<T: Copy, A: Copy>(
             line[..begin].fill(nothing);
             line[end..len].fill(nothing);
             let inside = &mut line[begin..end];
-            if rows.is_empty() {
-                inside.fill(nothing);
-            }
-            for row in 0..rows.len() {
-                if inside.is_empty() {
-                    break;
+            let columns = inside.len();
+            let row =
+                |i: usize| &x[(first + i * dy) * w + (from + begin as isize).max(0) as usize..][..columns];
+            match rows.len() {
+                _ if columns == 0 => {}
+                0 => inside.fill(nothing),
+                1 => inside.iter_mut().zip(row(0)).for_each(|(to, &a)| *to = widen(a)),
+                2 => {
+                    let rows = row(0).iter().zip(row(1));
+                    inside.iter_mut().zip(rows).for_each(|(to, (&a, &b))| *to = join(widen(a), widen(b)));
                 }
-                let at = (first + row * dy) * w + (from + begin as isize) as usize;
-                let row_of_x = &x[at..][..inside.len()];
-                if row == 0 {
-                    inside.iter_mut().zip(row_of_x).for_each(|(to, &x)| *to = widen(x));
-                } else {
-                    inside.iter_mut().zip(row_of_x).for_each(|(to, &x)| *to = join(*to, widen(x)));
+                count => {
+                    let three = row(0).iter().zip(row(1)).zip(row(2));
+                    for (to, ((&a, &b), &c)) in inside.iter_mut().zip(three) {
+                        *to = join(join(widen(a), widen(b)), widen(c));
+                    }
+                    for i in 3..count {
+                        inside.iter_mut().zip(row(i)).for_each(|(to, &a)| *to = join(*to, widen(a)));
+                    }
                 }
             }
             let results = &mut joined[..count];
-            for tx in 0..wide {
-                let taps = &line[tx * dx..][..count * stride];
-                match (tx, stride) {
-                    (0, _) => {
-                        results.iter_mut().zip(taps.chunks_exact(stride)).for_each(|(to, x)| *to = x[0])
-                    }
-                    (_, 1) => results.iter_mut().zip(taps).for_each(|(to, &x)| *to = join(*to, x)),
-                    (_, 2) => {
-                        results
-                            .iter_mut()
-                            .zip(taps.chunks_exact(2))
-                            .for_each(|(to, x)| *to = join(*to, x[0]));
-                    }
-                    _ => {
-                        results
-                            .iter_mut()
-                            .zip(taps.chunks_exact(stride))
-                            .for_each(|(to, x)| *to = join(*to, x[0]));
+            let tap = |tx: usize| &line[tx * dx..][..count * stride];
+            // With stride 2, neighbouring taps are read as pairs.
+            match (wide, stride, dx) {
+                (2, 1, _) => {
+                    let two = tap(0).iter().zip(tap(1));
+                    results.iter_mut().zip(two).for_each(|(to, (&a, &b))| *to = join(a, b));
+                }
+                (3, 1, _) => {
+                    let three = tap(0).iter().zip(tap(1)).zip(tap(2));
+                    results.iter_mut().zip(three).for_each(|(to, ((&a, &b), &c))| *to = join(join(a, b), c));
+                }
+                (2, 2, 1) => {
+                    let (pairs, _) = tap(0).as_chunks::<2>();
+                    results.iter_mut().zip(pairs).for_each(|(to, &[a, b])| *to = join(a, b));
+                }
+                (3, 2, 1) => {
+                    let (pairs, _) = tap(0).as_chunks::<2>();
+                    let (next, _) = tap(2).as_chunks::<2>();
+                    let three = pairs.iter().zip(next);
+                    results
+                        .iter_mut()
+                        .zip(three)
+                        .for_each(|(to, (&[a, b], &[c, _]))| *to = join(join(a, b), c));
+                }
+                _ => {
+                    for tx in 0..wide {
+                        let taps = tap(tx).chunks_exact(stride);
+                        for (to, x) in results.iter_mut().zip(taps) {
+                            *to = if tx == 0 { x[0] } else { join(*to, x[0]) };
+                        }
                     }
                 }
             }
