@@ -182,10 +182,10 @@ impl Operator for Pool {
                 })
             }
             (DType::UInt8, _, None) => over_planes::<u8>(&format!("pool_i8/{tier}"), site, move |x, out| {
-                (bytes.max)(&window, x, out)
+                (bytes.max)(&window, x, out);
             }),
             (_, Kind::Max, _) => over_planes::<f32>(&format!("pool_f32/{tier}"), site, move |x, out| {
-                (floats.max)(&window, x, out)
+                (floats.max)(&window, x, out);
             }),
             (_, Kind::Avg, _) => over_planes::<f32>(&format!("pool_f32/{tier}"), site, move |x, out| {
                 (floats.average)(&window, divisor, x, out);
