@@ -3,7 +3,7 @@
 use gossamer_core::error::Error;
 use gossamer_core::file::{self, Source};
 use gossamer_core::isa::Tier;
-use gossamer_core::kernels;
+use gossamer_core::kernels::FAMILIES;
 use gossamer_core::ops::size::Size;
 use gossamer_core::plan::Plan;
 use gossamer_core::pool::available_threads;
@@ -252,8 +252,8 @@ pub(crate) fn cpu(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     found.set_item("chosen", tier.name())?;
     found.set_item("threads", available_threads())?;
     let families = PyDict::new(py);
-    for (family, kernel) in kernels::chosen(tier) {
-        families.set_item(family, kernel.name())?;
+    for family in FAMILIES {
+        families.set_item(family.name, family.chosen(tier).name())?;
     }
     found.set_item("families", families)?;
     Ok(found)
