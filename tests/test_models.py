@@ -100,3 +100,30 @@ def test_an_integer_network_gives_the_bits_that_torch_gives(tmp_path):
         want = quantized(x)
     for isa in _core.cpu()["tiers"]:
         assert torch.equal(runtime.load(tmp_path / "net.goss", isa=isa).run(x), want)
+
+
+def test_resnet50_at_ninety_percent_is_small_and_runs_sparse(tmp_path):
+    module, x = models.build("resnet50_s90")
+    path = tmp_path / "net.goss"
+    gossamer.convert(module, (x,), path)
+    dense = sum(p.numel() * p.element_size() for p in module.parameters())
+    assert path.stat().st_size <= 0.15 * dense
+    model = runtime.load(path)
+    pruned = [layer for layer in model.layers if layer.get("format", "").startswith("sparse")]
+    # Every convolution but the first, and the classifier.
+    assert len(pruned) == 53
+    assert all(layer["kernel"].startswith(("spmm_f32/", "spmv_f32/")) for layer in pruned)
+    with torch.no_grad():
+        agrees(model.run(torch.cat([x, -x])), module(torch.cat([x, -x])))
+
+
+def test_two_factors_are_one_step_without_a_value_between(tmp_path):
+    module, x = models.build("lowrank1000r100_b64")
+    path = tmp_path / "net.goss"
+    gossamer.convert(module, (x,), path)
+    model = runtime.load(path, threads=1)
+    steps = model.profile(x).steps
+    assert [step["op"] for step in steps] == ["linear"]
+    # What is in memory between the factors belongs to a strip of columns, whatever the batch.
+    arena = [model._core.arena_bytes([[n, 1000]]) for n in (512, 4096)]
+    assert arena[0] == arena[1]

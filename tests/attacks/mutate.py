@@ -2,9 +2,9 @@
 
     python tests/attacks/mutate.py --mutations 1000000
 
-Whatever the bytes, gossamer answers or raises `gossamer.Error`: it does not crash or hang, and loading takes at most four
-times the file and 64 MiB. Mutations are made and tried in a process of their own, which this one watches; a file that
-breaks a promise is written to `tests/attacks/found-<seed>.goss`, and belongs beside this script once it is understood.
+Whatever the bytes, gossamer answers or raises `gossamer.Error`: it does not crash or hang, and loading takes at most
+four times the file and 64 MiB. Mutations are made and tried in a process of their own, which this one watches; a file
+that breaks a promise is written to `tests/attacks/found-<seed>.goss`, and belongs beside this script once understood.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def network() -> bytes:
     window = {"stride": [2, 2], "padding": [[1, 1], [1, 1]], "dilation": [1, 1]}
     weight = ((np.arange(8 * 3 * 9) % 17) - 8).astype(np.float32).reshape(8, 27)
     y = b.add(
-        "conv", [x, b.matrix("w", weight, groups=2)], {"kernel": [3, 3], "groups": 2, "activation": {"fn": "silu"}, **window}
+        "conv",
+        [x, b.matrix("w", weight, groups=2)],
+        {"kernel": [3, 3], "groups": 2, "activation": {"fn": "silu"}, **window},
     )
     y = b.add("pool", [y], {"kind": "max", "kernel": [3, 3], **window})
     y = b.add("pool", [y], {"kind": "avg", "kernel": [2, 2], **window, "ceil_mode": True})
@@ -57,7 +59,9 @@ def network() -> bytes:
     turned = b.add("permute", [flat], {"axes": [0, 2, 1]})
     normal = b.add("layer_norm", [turned], {"dims": 1, "eps": 1e-5})
     part = b.add("slice", [normal], {"axis": 2, "start": 1, "stop": -1, "step": 2})
-    wide = b.add("expand", [b.add("reduce", [part], {"fn": "mean", "axes": [1], "keepdim": True})], {"shape": ["n", 3, 7]})
+    wide = b.add(
+        "expand", [b.add("reduce", [part], {"fn": "mean", "axes": [1], "keepdim": True})], {"shape": ["n", 3, 7]}
+    )
     b.output("softmax", b.add("softmax", [wide], {"axis": 2}))
     q = b.add("quantize", [x], {"scale": 0.05, "zero_point": 7})
     table = b.tensor("table", np.arange(256, dtype=np.uint8)[::-1].copy())
@@ -107,7 +111,7 @@ def is_section(value: Any) -> bool:
 
 
 def sealed(header: Any, parts: list[bytes], lies: bool = False) -> bytes:
-    """The file of a header and sections, all checksums right. `lies`: offsets and lengths stay as the header has them."""
+    """The file of a header and sections, all checksums right. `lies`: offsets and lengths stay as in the header."""
     header = copy.deepcopy(header)
     tensors = header.get("tensors") if isinstance(header, dict) else None
     tensors = tensors if isinstance(tensors, list) else []
@@ -131,8 +135,28 @@ def sealed(header: Any, parts: list[bytes], lies: bool = False) -> bytes:
 
 
 NUMBERS = [0, 1, 2, -1, 3, 7, 15, 16, 17, 31, 32, 33, 64, 127, 128, 255, 256, 257, 1000, 65535, 65536, 1 << 20, 1 << 30]
-NUMBERS += [sign * (1 << bits) + by for bits in (31, 32, 40, 53, 60, 61, 62, 63, 64) for sign in (1, -1) for by in (-1, 0, 1)]
-OTHERS = [None, True, "", "n", "v0", "v1", "t0", "t1", "n*n*n", "-n", "n//0", "h*4611686018427387904", [], {}, 0.5, 1e30, [1] * 40]
+NUMBERS += [
+    sign * (1 << bits) + by for bits in (31, 32, 40, 53, 60, 61, 62, 63, 64) for sign in (1, -1) for by in (-1, 0, 1)
+]
+OTHERS = [
+    None,
+    True,
+    "",
+    "n",
+    "v0",
+    "v1",
+    "t0",
+    "t1",
+    "n*n*n",
+    "-n",
+    "n//0",
+    "h*4611686018427387904",
+    [],
+    {},
+    0.5,
+    1e30,
+    [1] * 40,
+]
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -160,7 +184,11 @@ def mutate_header(rng: random.Random, header: Any) -> None:
     if isinstance(value, list) and value and kind < 0.5:
         i = rng.randrange(len(value))
         rng.choice(
-            [lambda: value.pop(i), lambda: value.insert(i, copy.deepcopy(value[i])), lambda: value.append(rng.choice(NUMBERS))]
+            [
+                lambda: value.pop(i),
+                lambda: value.insert(i, copy.deepcopy(value[i])),
+                lambda: value.append(rng.choice(NUMBERS)),
+            ]
         )()
     elif kind < 0.1:
         del parent[key]
@@ -216,7 +244,9 @@ def attempt(data: bytes) -> bool:
             return False
         # The second shape is one that nothing was checked with at loading.
         for more in (0, 1):
-            shapes = [tuple(d + more * isinstance(s, str) for d, s in zip(e, v.shape, strict=True)) for e, v in examples]
+            shapes = [
+                tuple(d + more * isinstance(s, str) for d, s in zip(e, v.shape, strict=True)) for e, v in examples
+            ]
             arrays = [np.ones(shape, value.dtype) for shape, (_, value) in zip(shapes, examples, strict=True)]
             model.run(*arrays)
     except gossamer.Error as error:

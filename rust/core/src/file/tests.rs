@@ -10,6 +10,7 @@ use crate::weight::{Bytes, Matrix, Plain, Structure, Tensor, Values};
 use half::f16;
 use serde_json::{Value, json};
 
+#[allow(clippy::needless_pass_by_value, reason = "called with what json! makes")]
 fn op(name: &str, attrs: Value) -> crate::ops::Op {
     serde_json::from_value(json!({"op": name, "attrs": attrs})).expect("the tests know the ops")
 }

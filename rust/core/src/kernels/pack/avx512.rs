@@ -1,4 +1,5 @@
-//! `pack`, AVX-512: the runs of a vector merged by masked loads; gathered where the stride is not one.
+//! `pack`, AVX-512: the runs of a vector merged by masked loads; every second element of two loads where the stride is
+//! two, gathered where it is more.
 
 #![allow(unsafe_code, reason = "planes are read and rows written through the pointers of the call")]
 
@@ -19,6 +20,14 @@ pub(super) fn get_u8() -> Option<Run<u8>> {
 /// The lanes of a piece as a mask.
 fn lanes(piece: Piece) -> u64 {
     (u64::MAX >> (64 - u32::from(piece.len))) << piece.first
+}
+
+/// Bit `i` moved to bit `2 i`.
+fn spread(bits: u8) -> u16 {
+    let bits = u16::from(bits);
+    let bits = (bits | bits << 4) & 0x0f0f;
+    let bits = (bits | bits << 2) & 0x3333;
+    (bits | bits << 1) & 0x5555
 }
 
 /// # Safety
@@ -56,6 +65,27 @@ unsafe fn f32s(fill: &Fill<'_, f32>) {
                         let row = _mm512_mask_loadu_ps(row, mask_b, x.wrapping_offset(b.src as isize));
                         _mm512_storeu_ps(out, row);
                     }
+                    (x, out) = (x.wrapping_add(fill.pitch), out.wrapping_add(fill.out_stride));
+                }
+            }
+            _ if fill.taps.stride == 2 => {
+                let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+                for _ in 0..fill.channels {
+                    let mut row = padding;
+                    for &piece in pieces {
+                        let (mask, from) = (lanes(piece) as u16, x.wrapping_offset(piece.src as isize));
+                        let (low, high) = (spread(mask as u8), spread((mask >> 8) as u8));
+                        // SAFETY: as above; a masked load reads the mask's lanes alone, which are those of the piece.
+                        let pair = unsafe {
+                            (
+                                _mm512_maskz_loadu_ps(low, from),
+                                _mm512_maskz_loadu_ps(high, from.wrapping_add(LANES_F32)),
+                            )
+                        };
+                        row = _mm512_mask_mov_ps(row, mask, _mm512_permutex2var_ps(pair.0, even, pair.1));
+                    }
+                    // SAFETY: as above.
+                    unsafe { _mm512_storeu_ps(out, row) };
                     (x, out) = (x.wrapping_add(fill.pitch), out.wrapping_add(fill.out_stride));
                 }
             }
