@@ -67,11 +67,11 @@ def _several(at: Lowering, x, given: list[tuple[int, fx.Node]]) -> Token:
     if [axis for axis, _ in given] != list(range(first, last + 1)):
         raise Unsupported("indexing with tensors on axes that are apart")
     sizes = at.sizes(x)
-    if not all(isinstance(size, int) for size in sizes[first : last + 1]):
-        raise Unsupported("indexing several axes, one of which depends on the inputs' sizes")
     flat: Token | None = None
     for axis, places in given:
         n = sizes[axis]
+        if not isinstance(n, int):
+            raise Unsupported("indexing several axes, one of which depends on the inputs' sizes")
         # Where an index is negative it counts from the end; one that is out of range stays so for the whole.
         inside = at.add("take", [at.keep(torch.arange(n), f"places of {n}"), at.value(places, torch.int64)],
                         axis=0, from_end=True)  # fmt: skip

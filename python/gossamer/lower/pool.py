@@ -112,10 +112,10 @@ def _padded(at: Lowering, x, amounts: list[int], mode: str, value: float | None)
         low, high = (-p if isinstance(p, int) and p < 0 else 0 for p in pair)
         if low or high:
             token = cut(at, token, axis, low, sizes[axis] - high)
-    pairs = [[at.size(p) if not isinstance(p, int) or p > 0 else 0 for p in pair] for pair in pairs]
-    if not any(p for pair in pairs for p in pair):
+    kept = [[at.size(p) if not isinstance(p, int) or p > 0 else 0 for p in pair] for pair in pairs]
+    if not any(p for pair in kept for p in pair):
         return token
     inputs = [token]
     if mode == "constant" and value:
         inputs.append(at.operand(value, at.node.meta["val"].dtype))
-    return at.add("pad", inputs, padding=pairs, mode=mode)
+    return at.add("pad", inputs, padding=kept, mode=mode)
