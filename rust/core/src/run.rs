@@ -13,6 +13,7 @@ use crate::ops::{Failure, Frame, Operand};
 use crate::plan::{At, Place, Plan, Planned, plan};
 use crate::pool::{Pool, contain};
 use crate::tensor::{ALIGN, Meta};
+use memmap2::MmapMut;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -276,30 +277,16 @@ pub fn free_memory_share() -> usize {
     free.unwrap_or(4 << 30) / 2
 }
 
-/// Initialised memory on a cache line, grown when a plan needs more.
-#[derive(Debug)]
+/// Initialised memory on a page, grown when a plan needs more.
+#[derive(Debug, Default)]
 struct Arena {
-    ptr: *mut u8,
+    map: Option<MmapMut>,
     len: usize,
 }
 
-// SAFETY: an arena owns its memory.
-unsafe impl Send for Arena {}
-
-impl Default for Arena {
-    fn default() -> Arena {
-        Arena { ptr: std::ptr::without_provenance_mut(ALIGN), len: 0 }
-    }
-}
-
 impl Arena {
-    fn layout(len: usize) -> Result<std::alloc::Layout> {
-        std::alloc::Layout::from_size_align(len, ALIGN)
-            .map_err(|_| Error::Memory(format!("{len} bytes are more than an address space holds")))
-    }
-
-    fn ptr(&self) -> *mut u8 {
-        self.ptr
+    fn ptr(&mut self) -> *mut u8 {
+        self.map.as_mut().map_or(std::ptr::without_provenance_mut(ALIGN), |map| map.as_mut_ptr())
     }
 
     /// Makes it at least `len` bytes; what it held is gone where it grows.
@@ -307,22 +294,15 @@ impl Arena {
         if len <= self.len {
             return Ok(());
         }
-        let layout = Arena::layout(len)?;
         *self = Arena::default();
-        // SAFETY: `len` is above the old length, so not zero.
-        let ptr = unsafe { std::alloc::alloc_zeroed(layout) };
-        ensure!(!ptr.is_null(), Memory, "the system refuses {len} bytes for a run");
-        *self = Arena { ptr, len };
+        let map = MmapMut::map_anon(len);
+        let map =
+            map.map_err(|error| Error::Memory(format!("the system refuses {len} bytes for a run: {error}")))?;
+        // Rows of a strip lie a plane apart, each on a page of its own unless pages are huge. It is advice: where the system
+        // has none, nothing is lost.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        *self = Arena { map: Some(map), len };
         Ok(())
-    }
-}
-
-impl Drop for Arena {
-    fn drop(&mut self) {
-        if self.len > 0 {
-            let layout = Arena::layout(self.len).expect("it was allocated with this layout");
-            // SAFETY: allocated in `reserve` with this layout, and not freed since.
-            unsafe { std::alloc::dealloc(self.ptr, layout) };
-        }
     }
 }
