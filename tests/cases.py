@@ -497,6 +497,14 @@ add(
     (4, 9),
     exact=True,
 )
+add("int8 and floats between", quantized(part(Planes, lambda x: F.max_pool2d(x, 3, 1, 1).square()), 3, 9, 8), (3, 9, 8))
+add(
+    "dynamic int8 linear",
+    part(lambda: compress.quantize(nn.Sequential(nn.Linear(37, 19), nn.ReLU(), nn.Linear(19, 5)), mode="dynamic")),
+    (37,),
+    exact=True,
+)
+add("numbers up to a size", lambda x: x + torch.arange(x.shape[0])[:, None], (5,))
 add("weight-only int8 linear", part(lambda: compress.quantize(Activated(nn.Linear(37, 19)), mode="weight_only")), (37,))
 add(
     "weight-only int8 conv",
