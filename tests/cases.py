@@ -504,6 +504,21 @@ add(
     (37,),
     exact=True,
 )
+
+
+class Beside(nn.Module):
+    """Bytes that an integer layer takes, and floats beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 5, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = torch.relu(self.a(x))
+        return self.b(y), y.square()
+
+
+add("int8 and floats beside", quantized(Beside, 3, 9, 8), (3, 9, 8))
 add("numbers up to a size", lambda x: x + torch.arange(x.shape[0])[:, None], (5,))
 add("weight-only int8 linear", part(lambda: compress.quantize(Activated(nn.Linear(37, 19)), mode="weight_only")), (37,))
 add(
