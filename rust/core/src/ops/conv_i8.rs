@@ -170,17 +170,14 @@ impl ConvI8 {
                 let planes = x.get().wrapping_add((image * from.channels + group * depth) * from.pitch);
                 let panel = frame.scratch_ptr::<u8>(worker);
                 let plain = panel.wrapping_add(panel_len);
-                let mut found = Taps::default();
-                if !in_place {
-                    found.find(&window, (p0, n), LANES_U8);
-                }
+                let seen = (!in_place).then(|| Taps::new(&window, (p0, n), LANES_U8));
                 for c0 in (0..depth).step_by(channels_at_once.max(1)) {
                     let channels = channels_at_once.min(depth - c0);
                     let first = planes.wrapping_add(c0 * from.pitch);
-                    if !in_place {
+                    if let Some(seen) = &seen {
                         for tap in 0..taps {
                             let call = Fill {
-                                taps: &found,
+                                taps: seen,
                                 tap,
                                 x: first.cast_const(),
                                 pitch: from.pitch,
