@@ -17,6 +17,9 @@ pub(super) fn get_u8() -> Option<Run<u8>> {
     Avx512::detect().map(|_| (|fill| unsafe { u8s(fill) }) as Run<u8>)
 }
 
+/// The longest stride whose multiples, one a lane, are indices of a gather: 32 bits.
+const MOST_GATHERED: usize = i32::MAX as usize / LANES_F32;
+
 /// The lanes of a piece as a mask.
 fn lanes(piece: Piece) -> u64 {
     (u64::MAX >> (64 - u32::from(piece.len))) << piece.first
@@ -34,6 +37,10 @@ fn spread(bits: u8) -> u16 {
 /// See [`Run`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
 unsafe fn f32s(fill: &Fill<'_, f32>) {
+    if fill.taps.stride > MOST_GATHERED {
+        // SAFETY: the caller's.
+        return unsafe { scalar::run::<f32, LANES_F32>(fill) };
+    }
     let padding = _mm512_set1_ps(fill.padding);
     let steps = _mm512_mullo_epi32(
         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
@@ -50,7 +57,7 @@ unsafe fn f32s(fill: &Fill<'_, f32>) {
                 for _ in 0..fill.channels {
                     // SAFETY: the mask's lanes are inside the plane; a row is whole vectors long.
                     unsafe {
-                        let from = x.wrapping_offset(piece.src as isize);
+                        let from = x.wrapping_offset(piece.src);
                         _mm512_storeu_ps(out, _mm512_mask_loadu_ps(padding, mask, from));
                     }
                     (x, out) = (x.wrapping_add(fill.pitch), out.wrapping_add(fill.out_stride));
@@ -61,8 +68,8 @@ unsafe fn f32s(fill: &Fill<'_, f32>) {
                 for _ in 0..fill.channels {
                     // SAFETY: as above.
                     unsafe {
-                        let row = _mm512_mask_loadu_ps(padding, mask_a, x.wrapping_offset(a.src as isize));
-                        let row = _mm512_mask_loadu_ps(row, mask_b, x.wrapping_offset(b.src as isize));
+                        let row = _mm512_mask_loadu_ps(padding, mask_a, x.wrapping_offset(a.src));
+                        let row = _mm512_mask_loadu_ps(row, mask_b, x.wrapping_offset(b.src));
                         _mm512_storeu_ps(out, row);
                     }
                     (x, out) = (x.wrapping_add(fill.pitch), out.wrapping_add(fill.out_stride));
@@ -73,7 +80,7 @@ unsafe fn f32s(fill: &Fill<'_, f32>) {
                 for _ in 0..fill.channels {
                     let mut row = padding;
                     for &piece in pieces {
-                        let (mask, from) = (lanes(piece) as u16, x.wrapping_offset(piece.src as isize));
+                        let (mask, from) = (lanes(piece) as u16, x.wrapping_offset(piece.src));
                         let (low, high) = (spread(mask as u8), spread((mask >> 8) as u8));
                         // SAFETY: as above; a masked load reads the mask's lanes alone, which are those of the piece.
                         let pair = unsafe {
@@ -93,7 +100,7 @@ unsafe fn f32s(fill: &Fill<'_, f32>) {
                 for _ in 0..fill.channels {
                     let mut row = padding;
                     for &piece in pieces {
-                        let (mask, from) = (lanes(piece) as u16, x.wrapping_offset(piece.src as isize));
+                        let (mask, from) = (lanes(piece) as u16, x.wrapping_offset(piece.src));
                         // SAFETY: as above; a gather reads the mask's lanes alone.
                         row = unsafe {
                             if unit {
@@ -129,9 +136,7 @@ unsafe fn u8s(fill: &Fill<'_, u8>) {
             let mut row = padding;
             for &piece in pieces {
                 // SAFETY: the mask's lanes are inside the plane.
-                row = unsafe {
-                    _mm512_mask_loadu_epi8(row, lanes(piece), x.wrapping_offset(piece.src as isize))
-                };
+                row = unsafe { _mm512_mask_loadu_epi8(row, lanes(piece), x.wrapping_offset(piece.src)) };
             }
             // SAFETY: a row is whole vectors long.
             unsafe { _mm512_storeu_epi8(out, row) };

@@ -26,7 +26,7 @@ struct Piece {
     first: u8,
     len: u8,
     /// Where lane 0 would read; may lie before the plane, the lanes that are read do not.
-    src: i32,
+    src: isize,
 }
 
 /// The runs of a strip of output pixels, for every tap.
@@ -36,6 +36,7 @@ pub struct Taps {
     /// Where the pieces of each vector of each tap end, `[taps][vectors]`.
     ends: Vec<u32>,
     vectors: usize,
+    /// Elements from one lane of a piece to the next.
     stride: usize,
 }
 
@@ -46,7 +47,8 @@ impl Taps {
         self.pieces.clear();
         self.ends.clear();
         self.vectors = n.div_ceil(lanes);
-        self.stride = stride[1];
+        // A stride beyond the row leaves one lane to a piece: which it is no longer matters, and offsets stay small.
+        self.stride = stride[1].min(w.max(1));
         for ty in 0..kernel[0] {
             for tx in 0..kernel[1] {
                 let columns = window.columns_of(tx);
@@ -60,12 +62,12 @@ impl Taps {
                         let y = (oy * stride[0] + ty * dilation[0]).wrapping_sub(pad[0]);
                         let (from, to) = (ox.max(columns.start), (ox + run).min(columns.end));
                         if y < h && from < to {
-                            let at =
-                                (y * w) as isize + (ox as isize - lane as isize) * stride[1] as isize + shift;
+                            let first = lane + from - ox;
+                            let at = (y * w + from * stride[1]) as isize + shift;
                             self.pieces.push(Piece {
-                                first: (lane + from - ox) as u8,
+                                first: first as u8,
                                 len: (to - from) as u8,
-                                src: at as i32,
+                                src: at - (first * self.stride) as isize,
                             });
                         }
                         lane += run;
@@ -197,6 +199,9 @@ mod tests {
                 ([3, 3], [2, 2], [1, 1], 1),
                 ([5, 2], [3, 1], [1, 2], 2),
                 ([1, 1], [2, 2], [1, 1], 0),
+                // Strides that no input reaches twice, and whose multiples no 32 bits hold.
+                ([3, 3], [2, 1 << 29], [1, 1], 1),
+                ([3, 3], [1 << 29, 1 << 27], [1, 1], 1),
             ] {
                 windows.extend(Window2::padded(
                     input,
