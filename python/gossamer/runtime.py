@@ -41,7 +41,8 @@ class Value:
 class Model:
     """A network that runs. Made by `load`.
 
-    Any number of threads may call one model at once.
+    Any number of threads may call one model at once, and so may a child after a fork. The interpreter's exit waits for
+    calls of daemon threads that are under way.
     """
 
     def __init__(self, source: str | os.PathLike[str] | bytes, options: dict[str, Any]) -> None:
@@ -229,6 +230,9 @@ def load(
     Raises:
         FormatError: The file is not one, is damaged, or was made by a newer gossamer.
         Error: `isa` names no tier of this processor.
+        ValueError: `threads` is below 1.
         OSError: The file cannot be read.
     """
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads: got {threads}, expected at least 1, or None for the cores this process may use")
     return Model(source, {"threads": threads, "isa": isa, "mmap": mmap, "max_memory": max_memory})

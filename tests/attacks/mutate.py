@@ -205,7 +205,8 @@ def mutate_header(rng: random.Random, header: Any) -> None:
     elif kind < 0.95:
         parent[key] = copy.deepcopy(get(header, rng.choice(leaves(header))))
     else:
-        parent[key] = rng.choice(OTHERS)
+        # A copy: a later change must not reach into the list above.
+        parent[key] = copy.deepcopy(rng.choice(OTHERS))
 
 
 def mutate_part(rng: random.Random, part: bytes) -> bytes:

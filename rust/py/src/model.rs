@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::array;
+use crate::calls::detached;
 use crate::error::raise;
 
 #[pyclass(module = "gossamer._core", frozen)]
@@ -60,7 +61,7 @@ pub(crate) fn load(
         }
         run::Model::new(graph, options)
     };
-    let inner = py.detach(read).map_err(raise)?;
+    let inner = detached(py, read).map_err(raise)?;
     Ok(Model { inner, mapped: matches!(source, Source::Map(_)) })
 }
 
@@ -91,7 +92,7 @@ impl Model {
         let outputs =
             plan.outputs.iter().map(|meta| array::output(py, meta)).collect::<PyResult<Vec<_>>>()?;
         let (arrays, mut slices): (Vec<_>, Vec<_>) = outputs.into_iter().unzip();
-        py.detach(|| self.inner.run(&plan, &bytes, &mut slices)).map_err(raise)?;
+        detached(py, || self.inner.run(&plan, &bytes, &mut slices)).map_err(raise)?;
         Ok(arrays)
     }
 
@@ -111,7 +112,7 @@ impl Model {
             let outputs =
                 plan.outputs.iter().map(|meta| array::output(py, meta)).collect::<PyResult<Vec<_>>>()?;
             let (_arrays, mut slices): (Vec<_>, Vec<_>) = outputs.into_iter().unzip();
-            py.detach(|| self.inner.profile(&plan, &bytes, &mut slices, &mut times)).map_err(raise)?;
+            detached(py, || self.inner.profile(&plan, &bytes, &mut slices, &mut times)).map_err(raise)?;
         }
         let rows = PyList::empty(py);
         for (planned, time) in plan.steps.iter().zip(&times) {

@@ -239,7 +239,7 @@ impl Run {
         let (depth, m) = (from.channels / groups, to.channels / groups);
         // Where a strip of the input is what the taps see it is read in place: its rows are whole vectors, being features.
         let direct = geometry.is_pointwise();
-        let (strips, rows) = cut(to.plane, to.n * groups, m, chain.nr(), site.threads, !direct);
+        let (strips, rows) = cut(to.plane, to.n * groups, m, chain.nr(), site.threads, chain.parts(direct));
         let nr = chain.nr();
         let panel_len = if direct { 0 } else { chain.panel() };
         let scratch = (panel_len + chain.scratch()) * size_of::<f32>();

@@ -38,7 +38,7 @@ unsafe fn f32s(fill: &Fill<'_, f32>) {
                         _mm256_cmpgt_epi32(_mm256_set1_epi32(end), lane),
                     );
                     // SAFETY: the mask's lanes are inside the plane; others are not read.
-                    let part = unsafe { _mm256_maskload_ps(x.wrapping_offset(piece.src as isize), mask) };
+                    let part = unsafe { _mm256_maskload_ps(x.wrapping_offset(piece.src), mask) };
                     row = _mm256_blendv_ps(row, part, _mm256_castsi256_ps(mask));
                 }
                 // SAFETY: a row is whole vectors long.

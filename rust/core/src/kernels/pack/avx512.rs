@@ -17,6 +17,9 @@ pub(super) fn get_u8() -> Option<Run<u8>> {
     Avx512::detect().map(|_| (|fill| unsafe { u8s(fill) }) as Run<u8>)
 }
 
+/// The longest stride whose multiples, one a lane, are indices of a gather: 32 bits.
+const MOST_GATHERED: usize = i32::MAX as usize / LANES_F32;
+
 /// The lanes of a piece as a mask.
 fn lanes(piece: Piece) -> u64 {
     (u64::MAX >> (64 - u32::from(piece.len))) << piece.first
@@ -37,6 +40,10 @@ fn spread(bits: u32) -> u64 {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
 unsafe fn f32s(fill: &Fill<'_, f32>) {
     let tap = fill.taps.tap(fill.tap);
+    if tap.stride() > MOST_GATHERED {
+        // SAFETY: the caller's.
+        return unsafe { scalar::run::<f32, LANES_F32>(fill) };
+    }
     let padding = _mm512_set1_ps(fill.padding);
     let steps = _mm512_mullo_epi32(
         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
@@ -54,7 +61,7 @@ unsafe fn f32s(fill: &Fill<'_, f32>) {
                 for _ in 0..fill.channels {
                     // SAFETY: the mask's lanes are inside the plane; a row is whole vectors long.
                     unsafe {
-                        let from = x.wrapping_offset(piece.src as isize);
+                        let from = x.wrapping_offset(piece.src);
                         _mm512_storeu_ps(out, _mm512_mask_loadu_ps(padding, mask, from));
                     }
                     (x, out) = (x.wrapping_add(fill.pitch), out.wrapping_add(fill.out_stride));
@@ -65,8 +72,8 @@ unsafe fn f32s(fill: &Fill<'_, f32>) {
                 for _ in 0..fill.channels {
                     // SAFETY: as above.
                     unsafe {
-                        let row = _mm512_mask_loadu_ps(padding, mask_a, x.wrapping_offset(a.src as isize));
-                        let row = _mm512_mask_loadu_ps(row, mask_b, x.wrapping_offset(b.src as isize));
+                        let row = _mm512_mask_loadu_ps(padding, mask_a, x.wrapping_offset(a.src));
+                        let row = _mm512_mask_loadu_ps(row, mask_b, x.wrapping_offset(b.src));
                         _mm512_storeu_ps(out, row);
                     }
                     (x, out) = (x.wrapping_add(fill.pitch), out.wrapping_add(fill.out_stride));
@@ -77,7 +84,7 @@ unsafe fn f32s(fill: &Fill<'_, f32>) {
                 for _ in 0..fill.channels {
                     let mut row = padding;
                     for &piece in pieces {
-                        let (mask, from) = (lanes(piece) as u16, x.wrapping_offset(piece.src as isize));
+                        let (mask, from) = (lanes(piece) as u16, x.wrapping_offset(piece.src));
                         let bits = spread(u32::from(mask));
                         let (low, high) = (bits as u16, (bits >> 16) as u16);
                         // SAFETY: as above; a masked load reads the mask's lanes alone, which are those of the piece.
@@ -98,7 +105,7 @@ unsafe fn f32s(fill: &Fill<'_, f32>) {
                 for _ in 0..fill.channels {
                     let mut row = padding;
                     for &piece in pieces {
-                        let (mask, from) = (lanes(piece) as u16, x.wrapping_offset(piece.src as isize));
+                        let (mask, from) = (lanes(piece) as u16, x.wrapping_offset(piece.src));
                         // SAFETY: as above; a gather reads the mask's lanes alone.
                         row = unsafe {
                             if unit {
@@ -135,7 +142,7 @@ unsafe fn u8s(fill: &Fill<'_, u8>) {
         for _ in 0..fill.channels {
             let mut row = padding;
             for &piece in pieces {
-                let (mask, from) = (lanes(piece), x.wrapping_offset(piece.src as isize));
+                let (mask, from) = (lanes(piece), x.wrapping_offset(piece.src));
                 // SAFETY: the mask's lanes are inside the plane, and no others are read.
                 row = unsafe {
                     if tap.stride() == 1 {

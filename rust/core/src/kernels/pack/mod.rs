@@ -27,7 +27,7 @@ struct Piece {
     first: u8,
     len: u8,
     /// Where lane 0 would read; may lie before the plane, the lanes that are read do not.
-    src: i32,
+    src: isize,
 }
 
 /// Output pixels of one vector that lie side by side: lanes `first..first + len` are columns `ox..` of row `oy`.
@@ -105,9 +105,11 @@ impl Tap<'_> {
         self.taps.ends.len()
     }
 
-    /// Inputs from one output to the next.
+    /// Elements from one lane of a piece to the next.
     fn stride(&self) -> usize {
-        self.taps.window.stride[1]
+        // A stride beyond the row leaves one lane to a piece: which it is no longer matters, and offsets stay small.
+        let Window2 { w, stride, .. } = *self.taps.window;
+        stride[1].min(w.max(1))
     }
 
     /// The runs of a vector that see the plane, in room for as many as a vector has lanes.
@@ -121,11 +123,12 @@ impl Tap<'_> {
             let from = ox.max(self.columns.start);
             let to = (ox + usize::from(span.len)).min(self.columns.end);
             if y < h && from < to {
-                let lane_0 = (ox as isize - first as isize) * stride[1] as isize;
+                let first = first + from - ox;
+                let at = (y * w + from * stride[1]) as isize + self.right;
                 room[count] = Piece {
-                    first: (first + from - ox) as u8,
+                    first: first as u8,
                     len: (to - from) as u8,
-                    src: ((y * w) as isize + lane_0 + self.right) as i32,
+                    src: at - (first * self.stride()) as isize,
                 };
                 count += 1;
             }
@@ -246,6 +249,9 @@ mod tests {
                 ([3, 3], [2, 2], [1, 1], 1),
                 ([5, 2], [3, 1], [1, 2], 2),
                 ([1, 1], [2, 2], [1, 1], 0),
+                // Strides that no input reaches twice, and whose multiples no 32 bits hold.
+                ([3, 3], [2, 1 << 29], [1, 1], 1),
+                ([3, 3], [1 << 29, 1 << 27], [1, 1], 1),
             ] {
                 windows.extend(Window2::padded(
                     input,

@@ -22,7 +22,7 @@ pub(super) unsafe fn run<T: Copy, const LANES: usize>(fill: &Fill<'_, T>) {
             }
             for piece in pieces {
                 let (first, len) = (usize::from(piece.first), usize::from(piece.len));
-                let from = x.wrapping_offset(piece.src as isize + (first * stride) as isize);
+                let from = x.wrapping_offset(piece.src + (first * stride) as isize);
                 let to = out.wrapping_add(first);
                 if stride == 1 {
                     // SAFETY: a piece's lanes read inside the plane and are inside the vector.
