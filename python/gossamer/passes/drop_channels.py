@@ -442,11 +442,11 @@ def _height(weight: Tensor) -> int:
     count = int(there.sum())
     if count * 2 > there.numel():
         return 1
-    for height in (16, 4, 2):
+    for height in (height for height in (16, 4, 2) if height <= there.shape[0]):
         m = there.shape[0] // height * height
         stacks = there[:m].reshape(m // height, height, -1).any(1)
         stored = height * int(stacks.sum()) + height * int(there[m:].any(0).sum())
-        if m and count * 10 >= stored * 9:
+        if count * 10 >= stored * 9:
             return height
     return 1
 

@@ -374,10 +374,21 @@ fn stacked<T: Default + PartialEq>(m: usize, k: usize, height: usize, rows: &[T]
     columns * height
 }
 
+/// What [`Bytes`] are parts of: a mapped file, or a buffer.
+pub trait Owner: Send + Sync {
+    /// All of it.
+    fn bytes(&self) -> &[u8];
+
+    /// Says that a part will hardly be read again, so that a map need not keep its pages in memory. It stays readable.
+    fn release(&self, start: usize, len: usize) {
+        let _ = (start, len);
+    }
+}
+
 /// Bytes that somebody owns: a part of a mapped file, or of a buffer. Starts on a cache line.
 #[derive(Clone)]
 pub struct Bytes {
-    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    owner: Arc<dyn Owner>,
     start: usize,
     len: usize,
 }
@@ -395,15 +406,19 @@ struct Line([u8; 64]);
 
 struct Lines(Vec<Line>);
 
-impl AsRef<[u8]> for Lines {
-    fn as_ref(&self) -> &[u8] {
+impl Owner for Lines {
+    fn bytes(&self) -> &[u8] {
         bytemuck::cast_slice(&self.0)
     }
 }
 
-impl AsRef<[u8]> for Bytes {
-    fn as_ref(&self) -> &[u8] {
+impl Owner for Bytes {
+    fn bytes(&self) -> &[u8] {
         self
+    }
+
+    fn release(&self, start: usize, len: usize) {
+        self.owner.release(self.start + start, len);
     }
 }
 
@@ -412,8 +427,8 @@ impl Bytes {
     ///
     /// # Errors
     /// [`Error::Format`](crate::error::Error::Format) where it is not all there, or not aligned to a cache line.
-    pub fn part(owner: Arc<dyn AsRef<[u8]> + Send + Sync>, start: usize, len: usize) -> Result<Bytes> {
-        let whole: &[u8] = (*owner).as_ref();
+    pub fn part(owner: Arc<dyn Owner>, start: usize, len: usize) -> Result<Bytes> {
+        let whole = owner.bytes();
         let part = start.checked_add(len).and_then(|end| whole.get(start..end));
         let aligned = part.is_some_and(|part| len == 0 || part.as_ptr().addr().is_multiple_of(64));
         ensure!(
@@ -433,10 +448,17 @@ impl Bytes {
     }
 }
 
+impl Bytes {
+    /// Lets go of the memory behind them, where they are mapped: what needs them again reads them from the file.
+    pub fn release(&self) {
+        self.owner.release(self.start, self.len);
+    }
+}
+
 impl Deref for Bytes {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &(*self.owner).as_ref()[self.start..][..self.len]
+        &self.owner.bytes()[self.start..][..self.len]
     }
 }
 
@@ -1008,6 +1030,8 @@ impl Matrix {
 
     /// The matrix in a form some kernel wants, made once: `make` gives it and the bytes it takes.
     ///
+    /// The values it was made of are released: a matrix is held once, unless another plan reads them in place.
+    ///
     /// Never waits: where another thread is at it (or was, when this process was forked), a form of its own is made.
     ///
     /// # Errors
@@ -1026,11 +1050,20 @@ impl Matrix {
                 return Ok(form);
             }
             let (form, bytes) = make(self)?;
+            self.release();
             let form = Arc::new(form);
             forms.push(Form { name, value: Arc::clone(&form) as _, bytes });
             return Ok(form);
         }
         Ok(Arc::new(make(self)?.0))
+    }
+
+    fn release(&self) {
+        match &self.structure {
+            Structure::Dense(values) => values.bytes.release(),
+            Structure::Sparse(sparse) => sparse.values.bytes.release(),
+            Structure::LowRank { .. } => {}
+        }
     }
 
     /// The matrix with its zeros written out, made once; itself where it is dense.
