@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
-from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import parametrizations, parametrize, prune
 
 import gossamer
 from gossamer import runtime
@@ -90,6 +90,80 @@ def test_sparse_parameters_are_sparse_in_the_file(path, layout):
     torch.testing.assert_close(runtime.load(path).run(x), x @ weight.T, rtol=1e-5, atol=1e-5)
     assert "sparse" in report.rows[0].format
     assert module.weight.layout != torch.strided
+
+
+class Masked(nn.Module):
+    """A parametrization that multiplies by a mask."""
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.mask
+
+
+def zeroed(layer: nn.Linear | nn.Conv2d, how: str, mask: Tensor) -> None:
+    """Takes the weights out where a mask is zero, in one of the ways people do."""
+    match how:
+        case "mask":
+            prune.custom_from_mask(layer, "weight", mask)
+        case "mask made permanent":
+            prune.custom_from_mask(layer, "weight", mask)
+            prune.remove(layer, "weight")
+        case "masks one on another":
+            prune.custom_from_mask(layer, "weight", (mask + torch.rand_like(mask) > 0.5).float())
+            prune.custom_from_mask(layer, "weight", mask)
+        case "parametrization":
+            parametrize.register_parametrization(layer, "weight", Masked(mask))
+        case "parametrization made permanent":
+            parametrize.register_parametrization(layer, "weight", Masked(mask))
+            parametrize.remove_parametrizations(layer, "weight")
+        case "zeros":
+            layer.weight.data *= mask
+        case "minus zeros":
+            layer.weight.data = torch.where(mask > 0, layer.weight.data, -0.0)
+        case _:
+            weight = layer.weight.detach() * mask
+            blocks = ((4, 4),) if how == "to_sparse_bsr" else ()
+            layer.weight = nn.Parameter(getattr(weight, how)(*blocks), requires_grad=False)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse (CSR|BSR) tensor support is in beta")
+@pytest.mark.parametrize("weights", ["float32", "float16", "int8"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "mask", "mask made permanent", "masks one on another", "parametrization", "parametrization made permanent",
+        "zeros", "minus zeros", "to_sparse_csr", "to_sparse_coo", "to_sparse_bsr",
+    ],
+)  # fmt: skip
+def test_zeros_are_found_however_they_came(path, how, weights):
+    torch.manual_seed(0)
+    # In torch a convolution takes no sparse weight.
+    convolves = not how.startswith("to_sparse")
+    layers = (
+        [nn.Conv2d(4, 32, 3), nn.Flatten(), nn.Linear(128, 64)] if convolves else [nn.Flatten(), nn.Linear(144, 64)]
+    )
+    module = nn.Sequential(*layers).eval()
+    wanted = {}
+    for name, layer in module.named_children():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            size, m = (4 if how == "to_sparse_bsr" else 1), layer.weight.shape[0]
+            blocks = torch.rand(m // size, layer.weight[0].numel() // size) > 0.9
+            mask = blocks.repeat_interleave(size, 0).repeat_interleave(size, 1).float().reshape(layer.weight.shape)
+            zeroed(layer, how, mask)
+            wanted[name] = 1 - float(mask.mean())
+    x = torch.randn(3, 4, 4, 4) if convolves else torch.randn(3, 144)
+    report = gossamer.convert(module, (x,), path, weights=weights)
+    assert [row.path for row in report.rows] == list(wanted)
+    for row in report.rows:
+        assert row.format == f"sparse {weights}"
+        assert row.sparsity == pytest.approx(wanted[row.path], abs=0.03)
+    with torch.no_grad():
+        want = module(x)
+    tolerance = {"float32": 1e-5, "float16": 2e-3, "int8": 2e-2}[weights]
+    torch.testing.assert_close(runtime.load(path).run(x), want, rtol=0, atol=tolerance * float(want.abs().max()))
 
 
 def test_a_shared_weight_is_stored_once(path):

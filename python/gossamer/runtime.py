@@ -147,7 +147,8 @@ class Model:
                     f"input {value.name!r}: got dtype {array.dtype}, expected {value.dtype}: convert it with "
                     f"x.astype({value.dtype!r}) or, in torch, x.to(torch.{value.dtype})"
                 )
-            arrays.append(np.require(array, requirements=["C", "A"]))
+            flags = array.flags
+            arrays.append(array if flags.c_contiguous and flags.aligned else np.require(array, None, ["C", "A"]))
         return arrays
 
 

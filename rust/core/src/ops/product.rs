@@ -229,6 +229,15 @@ impl Chain {
         reasons.join("; ")
     }
 
+    /// What parts of the rows cost where the input is read `in_place`, or is not.
+    pub(super) fn parts(&self, in_place: bool) -> Parts {
+        match (self.factors.len(), in_place) {
+            (2, _) => Parts::Recompute,
+            (_, true) => Parts::Free,
+            (_, false) => Parts::Copy,
+        }
+    }
+
     /// The kernels' names.
     pub(super) fn name(&self) -> String {
         let names: Vec<&str> = self.factors.iter().map(|factor| factor.name.as_str()).collect();
@@ -338,32 +347,44 @@ impl Chain {
     }
 }
 
+/// What it costs to give the rows of a strip to several threads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parts {
+    /// Nothing: all read the input in place.
+    Free,
+    /// Each fills the panel.
+    Copy,
+    /// Each computes the product between two factors.
+    Recompute,
+}
+
 /// How an output of `columns` columns is cut for `threads` threads: ranges of columns, and parts of the rows.
 ///
 /// Strips are as wide as the kernel likes and equal to a vector; where there are fewer than threads, rows are cut too.
-/// `copies`: whether a part of the rows would fill the panel anew. None of this changes the order of a sum.
+/// None of this changes the order of a sum.
 pub(super) fn cut(
     columns: usize,
     strips_beside: usize,
     m: usize,
     nr: usize,
     threads: usize,
-    copies: bool,
+    parts: Parts,
 ) -> (Ranges, Ranges) {
     let mut strips = columns.div_ceil(nr);
-    if threads > 1 && strips * strips_beside > 1 {
+    if threads > 1 && (strips * strips_beside > 1 || parts == Parts::Recompute) {
         // A few more strips let all threads finish together, so long as each is some vectors wide.
         let even = (strips * strips_beside).next_multiple_of(threads) / strips_beside.min(threads);
-        if columns / even.max(1) >= 2 * LANES {
+        let narrowest = if parts == Parts::Recompute { LANES } else { 2 * LANES };
+        if columns / even.max(1) >= narrowest {
             strips = strips.max(even);
         }
     }
     let strips = split(columns, strips, LANES);
     let regions = strips.len() * strips_beside;
-    let want = match (threads, copies) {
+    let want = match (threads, parts) {
         (1, _) => 1,
-        (_, true) => threads.div_ceil(regions.max(1)),
-        (_, false) => (4 * threads).div_ceil(regions.max(1)),
+        (_, Parts::Free) => (4 * threads).div_ceil(regions.max(1)),
+        (_, Parts::Copy | Parts::Recompute) => threads.div_ceil(regions.max(1)),
     };
     (strips, split(m, want.min(m.div_ceil(4 * TILE)), TILE))
 }
