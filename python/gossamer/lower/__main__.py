@@ -17,9 +17,9 @@ from . import LOWERINGS
 _HEAD = """# Operators
 
 What `gossamer.convert` takes, as `python -m gossamer.lower` prints it. An operator stands here by torch's name for it,
-all of its overloads together. `torch.export` first writes a module in these names: `nn.Conv2d` is `aten.conv2d`, `x @ y`
-is `aten.matmul`, a comparison with a number `aten.gt`. What has no line of its own is taken apart, by torch, into what
-has one where torch can do that. Anything else is refused: all of it at once, each with module path and source line.
+all of its overloads together. `torch.export` first writes a module in these names: `nn.Conv2d` is `aten.conv2d`,
+`x @ y` is `aten.matmul`, a comparison with a number `aten.gt`. What has no line of its own is taken apart by torch into
+what has one, where torch can do that. Anything else is refused: all of it at once, with module path and source line.
 
 | torch operators | |
 |---|---|
