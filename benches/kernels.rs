@@ -768,16 +768,11 @@ fn packs<T: Pod>(kernel: pack::Run<T>, value: fn(usize) -> T, lanes: usize, padd
         let pitch = plane.next_multiple_of(lanes);
         let (x, n) = (Buffer::filled(channels * pitch, value), lanes.max(48));
         let mut panel = Buffer::<T>::new(9 * channels * n);
-        let strips = (0..outputs).step_by(n).map(|j| {
-            let mut taps = Taps::default();
-            taps.find(&window, (j, n.min(outputs - j)), lanes);
-            taps
-        });
-        let strips: Vec<Taps> = strips.collect();
         let bytes = 9 * channels * n * size_of::<T>();
-        let work = Work { times: strips.len(), ..work(0, bytes, bytes) };
+        let work = Work { times: outputs.div_ceil(n), ..work(0, bytes, bytes) };
         let call = move || {
-            for taps in &strips {
+            for j in (0..outputs).step_by(n) {
+                let taps = &Taps::new(&window, (j, n.min(outputs - j)), lanes);
                 for tap in 0..9 {
                     let out = panel[tap * n..].as_mut_ptr();
                     let x = x.as_ptr();

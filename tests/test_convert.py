@@ -181,6 +181,54 @@ def test_a_shared_weight_is_stored_once(path):
     assert report.rows[1].reason == "shares the weight of a"
 
 
+class Words(nn.Module):
+    """A table of words that is also the weight of the last layer, and a block that is used three times over."""
+
+    def __init__(self, zeros: float) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(1000, 256), nn.Linear(256, 1000, bias=False)
+        self.head.weight = self.words.weight
+        self.block = nn.Sequential(nn.Linear(256, 256), nn.ReLU())
+        with torch.no_grad():
+            self.words.weight *= torch.rand(1000, 256, generator=torch.Generator().manual_seed(0)) >= zeros
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.words(ids)
+        for _ in range(3):
+            x = self.block(x)
+        return self.head(x)
+
+
+@pytest.mark.parametrize("zeros", [0.0, 0.9])
+@pytest.mark.parametrize(("weights", "size"), [("float32", 4), ("float16", 2), ("int8", 1)])
+def test_what_is_tied_or_used_again_is_stored_and_held_once(path, weights, size, zeros):
+    torch.manual_seed(0)
+    module, ids = Words(zeros), torch.randint(0, 1000, (2, 7))
+    gossamer.convert(module, (ids,), path, weights=weights)
+    stored = size + 1 if zeros else size
+    once = (1 - zeros) * stored * 1000 * 256 + size * 256 * 256
+    # Scales, counts and the header are the rest.
+    assert path.stat().st_size < 1.05 * once + 10_000
+    # The lowest tier computes with the form that the file has.
+    model = runtime.load(path, isa="scalar")
+    assert model.memory["mapped"] + model.memory["private"] < 1.05 * once + 10_000
+    tables = {layer["weight"] for layer in model.layers if layer["op"] in ("embedding", "linear") and "weight" in layer}
+    assert len(tables) == 2
+    if weights == "float32":
+        check(module, path, torch.randint(0, 1000, (3, 7)))
+
+
+@pytest.mark.parametrize(("weights", "size"), [("float16", 2), ("int8", 1)])
+def test_a_table_of_words_is_stored_in_the_numbers_asked_for(path, weights, size):
+    torch.manual_seed(0)
+    table, ids = nn.Embedding(500, 200), torch.randint(0, 500, (2, 125))
+    gossamer.convert(table, (ids,), path, weights=weights)
+    assert path.stat().st_size < 1.1 * size * 500 * 200 + 4000
+    step = table.weight.detach().abs().amax(1) / (127 if weights == "int8" else 1024)
+    ids = torch.arange(500).reshape(4, 125)
+    assert ((runtime.load(path).run(ids) - table(ids)).abs().amax(2) <= 0.51 * step[ids]).all()
+
+
 def test_two_factors_are_one_layer(path):
     module = nn.Sequential(nn.Linear(64, 4, bias=False), nn.Linear(4, 64), nn.ReLU())
     report = gossamer.convert(module, (torch.randn(2, 64),), path)

@@ -161,7 +161,8 @@ fn refuses_bytes(file: &str, section: &str, edit: impl FnOnce(&mut [u8]), reason
 
 /// What a model of a file answers, as bits: scales may be NaN.
 fn answer(bytes: &[u8]) -> Vec<u32> {
-    let options = Options { tier: Tier::choose(None).unwrap(), threads: 1, max_memory: 1 << 20 };
+    let options =
+        Options { tier: Tier::choose(None).unwrap(), threads: 1, winograd: false, max_memory: 1 << 20 };
     let model = Model::new(parse(bytes).unwrap(), options).unwrap();
     let plan = model.example_plan().unwrap();
     let x: Vec<f32> = (0..600).map(|i| (i % 13) as f32 - 6.0).collect();
@@ -580,7 +581,8 @@ fn a_hostile_example_plans_in_little_memory_and_runs_in_none() {
     // Planes of 2⁴⁰ pixels: planning must not list their strips, and a run is refused before it allocates.
     let bytes =
         changed(&form("dense float32"), |header, _| header["inputs"][0]["example"][0] = json!(1u64 << 50));
-    let options = Options { tier: Tier::choose(None).unwrap(), threads: 3, max_memory: 1 << 20 };
+    let options =
+        Options { tier: Tier::choose(None).unwrap(), threads: 3, winograd: false, max_memory: 1 << 20 };
     let model = Model::new(parse(&bytes).unwrap(), options).unwrap();
     assert!(matches!(model.admit(&model.example_plan().unwrap()), Err(Error::Memory(_))));
 }

@@ -27,6 +27,7 @@ pub mod spmv_i8;
 pub mod strip;
 pub mod strip_i8;
 pub mod window;
+pub mod winograd_f32;
 mod math;
 mod unroll;
 mod simd;
@@ -126,6 +127,7 @@ pub static FAMILIES: &[Family] = families![
     "pack float32" => pack::TABLE_F32,
     "pack uint8" => pack::TABLE_U8,
     "relayout" => relayout::TABLE,
+    "winograd_f32" => winograd_f32::TABLE,
 ];
 
 #[cfg(test)]
