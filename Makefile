@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 EXTRAS := torch,demo,bench,dev
 export VIRTUAL_ENV := $(abspath $(VENV))
 
-.PHONY: help build demo test test-rust test-python tiny format-check lint fmt docs check arm bench fuzz wheel clean
+.PHONY: help build demo test test-rust test-python tiny format-check lint fmt docs check arm bench accuracy fuzz wheel clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,8 +29,10 @@ demo: build ## Convert a trained EfficientNet-Lite0 and classify photographs wit
 
 test: test-rust test-python ## Run every test
 
+# The bench of kernels runs each of its cases once, so that it is known to work before somebody measures with it.
 test-rust:
 	cargo test --workspace --quiet
+	cargo test -p gossamer-core --bench kernels --quiet >/dev/null
 
 test-python: build
 	$(BIN)/python -m pytest
@@ -62,8 +64,13 @@ arm: build ## Cross-build for aarch64 and test under emulation: Rust and Python 
 	tests/board/arm/run.sh target/arm $(BIN)/python
 
 BENCH ?=
-bench: build ## Compare with torch and record it in benches/results (BENCH='CASE --threads 1,2' for options)
+bench: build ## Compare with torch and record it in benches/results (BENCH='CASE --threads 1,2' for options), then kernels with their roofs
 	$(BIN)/python benches/compare.py $(BENCH)
+	cargo bench -p gossamer-core --bench kernels -- --quiet
+
+ACCURACY ?=
+accuracy: build ## Train on Fashion-MNIST, prune to 90 %, train on, judge by gossamer (ACCURACY='--seeds 0 --bfloat16')
+	$(BIN)/python benches/accuracy/run.py $(ACCURACY)
 
 FUZZ_SECONDS ?= 60
 fuzz: build ## Fuzz the loader for FUZZ_SECONDS, starting from real files (needs `cargo install cargo-fuzz`)

@@ -434,10 +434,12 @@ class Added(nn.Module):
 class Tied(nn.Module):
     """A table of words that is also the weight of the last layer."""
 
-    def __init__(self) -> None:
+    def __init__(self, zeros: float = 0.0) -> None:
         super().__init__()
         self.words, self.head = nn.Embedding(50, 12), nn.Linear(12, 50, bias=False)
         self.head.weight = self.words.weight
+        with torch.no_grad():
+            self.words.weight *= torch.rand(50, 12) >= zeros
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.head(torch.relu(self.words(ids)))
@@ -445,6 +447,8 @@ class Tied(nn.Module):
 
 for weights in ("float32", "float16", "int8"):
     add(f"tied {weights}", Tied, ids(4, high=50), options={"weights": weights})
+    add(f"tied sparse {weights}", part(Tied, 0.9), ids(4, high=50), options={"weights": weights})
+    add(f"embedding {weights}", part(nn.Embedding, 300, 300), ids(4, high=300), options={"weights": weights})
 
 
 class LowRank(nn.Module):

@@ -39,6 +39,12 @@ def unsupported():
 def nothing():
     return None
 
+def fails():
+    class Fails(nn.Module):
+        def forward(self, x):
+            return x @ torch.ones(3)
+    return Fails(), (torch.randn(2, 8),)
+
 def broken():
     raise RuntimeError("no weights here")
 """
@@ -62,6 +68,11 @@ def folder(tmp_path_factory):
     with torch.no_grad():
         np.save(folder / "y.npy", module(*example).numpy())
     (folder / "garbage.goss").write_bytes(b"not a file of ours" * 10)
+    (folder / "empty.npy").write_bytes(b"")
+    (folder / "cut.npy").write_bytes((folder / "x.npy").read_bytes()[:500])
+    np.savez(folder / "x.npz", x=example[0].numpy())
+    np.save(folder / "doubles.npy", example[0].numpy().astype(np.float64))
+    (folder / "no_python.py").write_text("def (")
     return folder
 
 
@@ -121,6 +132,34 @@ def test_bench_tells_the_machine_and_the_times(capsys):
         assert word in text
 
 
+def test_a_result_is_written_where_it_was_asked_for(capsys, tmp_path):
+    gossamer_command(capsys, "run", "net.goss", "--input", "x.npy", "--output", tmp_path / "answer")
+    assert [path.name for path in tmp_path.iterdir()] == ["answer"]
+    assert np.load(tmp_path / "answer").shape == (2, 10)
+
+
+def test_bench_profile_as_json(capsys):
+    argv = ("bench", "net.goss", "--seconds", "0.05", "--profile", "--json")
+    (row,) = json.loads(gossamer_command(capsys, *argv))["results"]
+    assert [step["op"] for step in row["profile"]["steps"]] == ["linear", "linear"]
+    assert row["profile"]["seconds"] > 0
+
+
+def test_bench_times_the_loading_of_the_file_alone(capsys):
+    # Of a kilobyte, beside an engine whose import takes a second.
+    argv = ("bench", "net.goss", "--seconds", "0.05", "--json", "--against", "torch=factory_of_tests:make")
+    rows = json.loads(gossamer_command(capsys, *argv))["results"]
+    assert all(0 < row["load_ms"] < 500 for row in rows), rows
+
+
+@pytest.mark.parametrize("hot", [None, 61.5])
+def test_bench_tells_temperatures_where_the_board_does(capsys, monkeypatch, hot):
+    monkeypatch.setattr("gossamer.machine.temperature", lambda: hot)
+    text = gossamer_command(capsys, "bench", "net.goss", "--seconds", "0.05")
+    assert text.count("°C") == (2 if hot else 0)
+    assert ("temperature not told" in text) == (hot is None)
+
+
 def test_bench_json_has_a_row_a_thread_count_and_engine(capsys):
     argv = ("bench", "pruned.goss", "--threads", "1,2", "--seconds", "0.05", "--json", "--against")
     record = json.loads(gossamer_command(capsys, *argv, "dense,torch=factory_of_tests:make"))
@@ -177,6 +216,13 @@ def test_cpu(capsys):
         (("run", "net.goss", "--input", "wide.npy", "--output", "z.npy"), "301"),
         (("run", "net.goss", "--input", "garbage.goss", "--output", "z.npy"), "garbage.goss"),
         (("run", "net.goss", "--input", "absent.npy", "--output", "z.npy"), "absent.npy"),
+        (("run", "net.goss", "--input", "empty.npy", "--output", "z.npy"), "empty.npy"),
+        (("run", "net.goss", "--input", "cut.npy", "--output", "z.npy"), "cut.npy"),
+        (("run", "net.goss", "--input", "x.npz", "--output", "z.npy"), "numpy.save"),
+        (("run", "net.goss", "--input", "doubles.npy", "--output", "z.npy"), "float64"),
+        (("run", "net.goss", "--input", "x.npy", "--input", "x.npy", "--output", "z.npy"), "2"),
+        (("run", "net.goss", "--input", "x.npy", "--output", "absent/z.npy"), "absent/z.npy"),
+        (("info", "."), "folder"),
         (("bench", "garbage.goss"), "goss"),
         (("bench", "net.goss", "--dim", "depth=3"), "depth"),
         (("bench", "net.goss", "--seconds", "0.05", "--against", "torch=absent_module:make"), "absent_module"),
@@ -185,6 +231,10 @@ def test_cpu(capsys):
         (("convert", "factory_of_tests:absent", "z.goss"), "absent"),
         (("convert", "factory_of_tests:nothing", "z.goss"), "NoneType"),
         (("convert", "factory_of_tests:broken", "z.goss"), "no weights here"),
+        (("convert", "factory_of_tests:fails", "z.goss"), "size"),
+        (("convert", "factory_of_tests:make", "absent/z.goss"), "absent"),
+        (("convert", "absent_module:make", "z.goss"), "absent_module"),
+        (("convert", "no_python:make", "z.goss"), "SyntaxError"),
         (("convert", "factory_of_tests:unsupported", "z.goss"), "fft"),
     ],
 )
@@ -203,6 +253,19 @@ def test_wrong_usage_exits_with_2(capsys, argv):
         cli.main(list(argv))
     assert ended.value.code == 2
     assert "usage: gossamer" in capsys.readouterr().err
+
+
+def test_help_tells_a_newcomer_where_to_begin(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "gossamer convert" in text
+    assert "exit code" in text
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"gossamer {_core.__version__}\n"
 
 
 @pytest.mark.parametrize("command", ["info", "run", "bench", "verify", "convert", "cpu"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
-from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import parametrizations, parametrize, prune
 
 import gossamer
 from gossamer import runtime
@@ -92,6 +92,78 @@ def test_sparse_parameters_are_sparse_in_the_file(path, layout):
     assert module.weight.layout != torch.strided
 
 
+class Masked(nn.Module):
+    """A parametrization that multiplies by a mask."""
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.mask
+
+
+def zeroed(layer: nn.Linear | nn.Conv2d, how: str, mask: Tensor) -> None:
+    """Takes the weights out where a mask is zero, in one of the ways people do."""
+    match how:
+        case "mask":
+            prune.custom_from_mask(layer, "weight", mask)
+        case "mask made permanent":
+            prune.custom_from_mask(layer, "weight", mask)
+            prune.remove(layer, "weight")
+        case "masks one on another":
+            prune.custom_from_mask(layer, "weight", (mask + torch.rand_like(mask) > 0.5).float())
+            prune.custom_from_mask(layer, "weight", mask)
+        case "parametrization":
+            parametrize.register_parametrization(layer, "weight", Masked(mask))
+        case "parametrization made permanent":
+            parametrize.register_parametrization(layer, "weight", Masked(mask))
+            parametrize.remove_parametrizations(layer, "weight")
+        case "zeros":
+            layer.weight.data *= mask
+        case "minus zeros":
+            layer.weight.data = torch.where(mask > 0, layer.weight.data, -0.0)
+        case _:
+            # Of torch's layouts the one that its own linear layer takes.
+            layer.weight = nn.Parameter((layer.weight.detach() * mask).to_sparse_csr(), requires_grad=False)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+@pytest.mark.parametrize(
+    ("how", "weights"),
+    [
+        ("mask", "float32"), ("mask", "float16"), ("mask", "int8"), ("mask made permanent", "float32"),
+        ("masks one on another", "float32"), ("parametrization", "float32"),
+        ("parametrization made permanent", "float32"), ("zeros", "float32"), ("minus zeros", "float32"),
+        ("to_sparse_csr", "float32"),
+    ],
+)  # fmt: skip
+def test_zeros_are_found_however_they_came(path, how, weights):
+    torch.manual_seed(0)
+    # In torch a convolution takes no sparse weight.
+    convolves = how != "to_sparse_csr"
+    layers = (
+        [nn.Conv2d(4, 32, 3), nn.Flatten(), nn.Linear(128, 64)] if convolves else [nn.Flatten(), nn.Linear(144, 64)]
+    )
+    module = nn.Sequential(*layers).eval()
+    wanted = {}
+    for name, layer in module.named_children():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            mask = (torch.rand_like(layer.weight) > 0.9).float()
+            zeroed(layer, how, mask)
+            wanted[name] = 1 - float(mask.mean())
+    x = torch.randn(3, 4, 4, 4) if convolves else torch.randn(3, 144)
+    report = gossamer.convert(module, (x,), path, weights=weights)
+    assert [row.path for row in report.rows] == list(wanted)
+    for row in report.rows:
+        assert row.format == f"sparse {weights}"
+        assert row.sparsity == pytest.approx(wanted[row.path], abs=0.03)
+    with torch.no_grad():
+        want = module(x)
+    tolerance = {"float32": 1e-5, "float16": 2e-3, "int8": 2e-2}[weights]
+    torch.testing.assert_close(runtime.load(path).run(x), want, rtol=0, atol=tolerance * float(want.abs().max()))
+
+
 def test_a_shared_weight_is_stored_once(path):
     class Tied(nn.Module):
         def __init__(self) -> None:
@@ -107,6 +179,54 @@ def test_a_shared_weight_is_stored_once(path):
     check(module, path, torch.randn(3, 256))
     assert path.stat().st_size < 1.2 * 256 * 256 * 4
     assert report.rows[1].reason == "shares the weight of a"
+
+
+class Words(nn.Module):
+    """A table of words that is also the weight of the last layer, and a block that is used three times over."""
+
+    def __init__(self, zeros: float) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(1000, 256), nn.Linear(256, 1000, bias=False)
+        self.head.weight = self.words.weight
+        self.block = nn.Sequential(nn.Linear(256, 256), nn.ReLU())
+        with torch.no_grad():
+            self.words.weight *= torch.rand(1000, 256, generator=torch.Generator().manual_seed(0)) >= zeros
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.words(ids)
+        for _ in range(3):
+            x = self.block(x)
+        return self.head(x)
+
+
+@pytest.mark.parametrize("zeros", [0.0, 0.9])
+@pytest.mark.parametrize(("weights", "size"), [("float32", 4), ("float16", 2), ("int8", 1)])
+def test_what_is_tied_or_used_again_is_stored_and_held_once(path, weights, size, zeros):
+    torch.manual_seed(0)
+    module, ids = Words(zeros), torch.randint(0, 1000, (2, 7))
+    gossamer.convert(module, (ids,), path, weights=weights)
+    stored = size + 1 if zeros else size
+    once = (1 - zeros) * stored * 1000 * 256 + size * 256 * 256
+    # Scales, counts and the header are the rest.
+    assert path.stat().st_size < 1.05 * once + 10_000
+    # The lowest tier computes with the form that the file has.
+    model = runtime.load(path, isa="scalar")
+    assert model.memory["mapped"] + model.memory["private"] < 1.05 * once + 10_000
+    tables = {layer["weight"] for layer in model.layers if layer["op"] in ("embedding", "linear") and "weight" in layer}
+    assert len(tables) == 2
+    if weights == "float32":
+        check(module, path, torch.randint(0, 1000, (3, 7)))
+
+
+@pytest.mark.parametrize(("weights", "size"), [("float16", 2), ("int8", 1)])
+def test_a_table_of_words_is_stored_in_the_numbers_asked_for(path, weights, size):
+    torch.manual_seed(0)
+    table, ids = nn.Embedding(500, 200), torch.randint(0, 500, (2, 125))
+    gossamer.convert(table, (ids,), path, weights=weights)
+    assert path.stat().st_size < 1.1 * size * 500 * 200 + 4000
+    step = table.weight.detach().abs().amax(1) / (127 if weights == "int8" else 1024)
+    ids = torch.arange(500).reshape(4, 125)
+    assert ((runtime.load(path).run(ids) - table(ids)).abs().amax(2) <= 0.51 * step[ids]).all()
 
 
 def test_two_factors_are_one_layer(path):

@@ -78,3 +78,10 @@ def test_the_changelog_has_this_version():
     version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
     assert gossamer.__version__ == version
     assert re.search(rf"^## \[?({re.escape(version)}|Unreleased)\]?", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+
+def test_the_page_of_operators_is_what_its_command_prints():
+    command = [sys.executable, "-m", "gossamer.lower"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    page = ROOT / "docs" / "operators.md"
+    assert page.read_text() == done.stdout, f"python -m gossamer.lower > {page.relative_to(ROOT)}"

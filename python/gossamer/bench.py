@@ -4,8 +4,11 @@ Every contender lives in a process of its own, so that its peak memory is its ow
 another's, and the contenders take turns, so that a machine that heats up or slows down treats all alike.
 """
 
+import contextlib
+import importlib
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +21,8 @@ from gossamer import machine
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
+
+    from gossamer.runtime import Profile
 
 # Turns a contender takes within its time.
 ROUNDS = 5
@@ -70,11 +75,12 @@ class Result:
     peak_rss_bytes: int
     # Largest difference from gossamer's answer relative to its size; None for gossamer itself.
     difference: float | None = None
-    profile: str | None = None
+    profile: "Profile | None" = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON has it."""
-        return asdict(self)
+        profile = self.profile and {"seconds": self.profile.seconds, "steps": self.profile.steps}
+        return {**asdict(self), "profile": profile}
 
 
 def measure(
@@ -190,7 +196,13 @@ class _Seat:
 
 def _serve(pipe: Connection, contender: Contender, inputs: list[np.ndarray]) -> None:
     """The contender's side: loads, then answers requests until the other side hangs up."""
+    # Who interrupts the command interrupts its parent, which hangs up.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
+        # What is timed is the loading of the file, not of the engine; that one is missing, the engine says itself.
+        with contextlib.suppress(ImportError):
+            for module in _MODULES[contender.engine]:
+                importlib.import_module(module)
         start = time.perf_counter()
         run, threads, profiler = _ENGINES[contender.engine](contender, inputs)
         loaded = time.perf_counter()
@@ -206,7 +218,7 @@ def _serve(pipe: Connection, contender: Contender, inputs: list[np.ndarray]) -> 
                 end = {
                     "outputs": [np.asarray(output) for output in outputs],
                     "peak_rss": machine.peak_rss(),
-                    "profile": str(profiler()) if value and profiler else None,
+                    "profile": profiler() if value and profiler else None,
                 }
                 pipe.send(("end", end))
     except EOFError:
@@ -225,7 +237,7 @@ def _time(run: Run, seconds: float) -> list[float]:
     return times
 
 
-Engine = tuple[Run, int | None, Callable[[], object] | None]
+Engine = tuple[Run, int | None, "Callable[[], Profile] | None"]
 
 
 def _gossamer(contender: Contender, inputs: list[np.ndarray], **options: Any) -> Engine:
@@ -279,3 +291,9 @@ _ENGINES: dict[str, Callable[[Contender, list[np.ndarray]], Engine]] = {
     "torch": _torch,
 }
 ENGINES = tuple(_ENGINES)
+_MODULES = {
+    "gossamer": ("gossamer.runtime",),
+    "dense": ("gossamer.runtime",),
+    "ort": ("onnxruntime",),
+    "torch": ("torch", "gossamer.factory"),
+}

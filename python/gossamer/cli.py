@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # A tier that computes something else is off by orders of magnitude; tiers that only round differently stay below this.
 TIERS_AGREE = 1e-2
+# What a .npy file begins with.
+NPY = b"\x93NUMPY"
 
 
 class CommandError(Exception):
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _info(args: argparse.Namespace) -> None:
-    model = runtime.load(args.file, isa=args.isa)
+    model = _load(args.file, isa=args.isa)
     size = os.path.getsize(args.file)
     values = {"inputs": model.inputs, "outputs": model.outputs}
     if args.json:
@@ -69,13 +71,15 @@ def _info(args: argparse.Namespace) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    model = runtime.load(args.file, threads=args.threads, isa=args.isa)
+    model = _load(args.file, threads=args.threads, isa=args.isa)
     outputs = model.run(*_load_arrays(args.input))
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     if args.output.endswith(".npz"):
         np.savez(args.output, **{spec.name: array for spec, array in zip(model.outputs, outputs, strict=True)})
     elif len(outputs) == 1:
-        np.save(args.output, outputs[0])
+        # Through a file: numpy would add .npy to another name.
+        with open(args.output, "wb") as file:
+            np.save(file, outputs[0])
     else:
         names = ", ".join(spec.name for spec in model.outputs)
         raise CommandError(
@@ -93,7 +97,7 @@ def _bench(args: argparse.Namespace) -> None:
             contenders.append(
                 bench.Contender(name, source or args.file, threads, args.isa if name == "dense" else None)
             )
-    model = runtime.load(args.file, isa=args.isa)
+    model = _load(args.file, isa=args.isa)
     inputs = _load_arrays(args.input) if args.input else example_inputs(model, dict(args.dim))
     host = {**machine.describe(), "tier": model.isa}
     results = bench.measure(contenders, inputs, seconds=args.seconds, profile=args.profile)
@@ -108,6 +112,8 @@ def _bench(args: argparse.Namespace) -> None:
     print(f"{args.file}, input {given}, {results[0].runs} runs")
     print()
     print(table([_bench_row(result) for result in results]))
+    if host["temperature_after_c"] is not None:
+        print(f"\n{host['temperature_after_c']:.0f} °C afterwards")
     for result in results:
         if result.profile:
             print(f"\n{result.engine}, threads {result.threads}\n{result.profile}")
@@ -115,7 +121,7 @@ def _bench(args: argparse.Namespace) -> None:
 
 def _verify(args: argparse.Namespace) -> int:
     # Loading validates all of the file, checksums included.
-    model = runtime.load(args.file, mmap=False)
+    model = _load(args.file, mmap=False)
     inputs = example_inputs(model, dict(args.dim))
     reference = _as_tuple(runtime.load(args.file, isa="scalar").run(*inputs))
     rows = []
@@ -164,15 +170,27 @@ def _parser() -> argparse.ArgumentParser:
         prog="gossamer",
         description="Runs compressed PyTorch models. A model is converted once, where torch is, into a .goss file; "
         "everything else here needs that file and numpy.",
-        epilog="gossamer COMMAND --help tells more.",
+        epilog="""a first tour:
+  gossamer convert mymodels.nets:make net.goss       make() returns (module, example_inputs)
+  gossamer info net.goss                             what is in the file
+  gossamer bench net.goss --against dense            what compression has gained
+  gossamer run net.goss --input x.npy --output y.npy
+
+gossamer COMMAND --help tells more. The exit code is 0, 1 after an error, which stderr tells in a line, or 2 where the
+command line is not understood.""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"gossamer {_core.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def command(
-        run: Callable[[argparse.Namespace], int | None], summary: str, more: str = ""
+        run: Callable[[argparse.Namespace], int | None], summary: str, more: str = "", example: str = ""
     ) -> argparse.ArgumentParser:
         name = run.__name__.lstrip("_")
-        sub = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}. {more}".strip())
+        told = f"{summary[0].upper()}{summary[1:]}. {more}".strip()
+        sub = commands.add_parser(
+            name, help=summary, description=told, epilog=f"Example: gossamer {name} {example}".strip()
+        )
         sub.set_defaults(command=run, name=name)
         return sub
 
@@ -200,13 +218,19 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(
         _info,
         "show a file's inputs, outputs, memory and layers",
-        "Layers show how each is stored and which kernel runs it here.",
+        "Layers show how each is stored, which kernel runs it here, and why that one where there was a choice.",
+        example="net.goss",
     )
     add_file(sub)
     add_isa(sub)
     add_json(sub)
 
-    sub = command(_run, "run a file once on arrays from disk")
+    sub = command(
+        _run,
+        "run a file once on arrays from disk",
+        "Inputs are .npy files, as numpy.save writes them, of the dtype and shape that `gossamer info` shows.",
+        example="net.goss --input x.npy --output y.npy",
+    )
     add_file(sub)
     sub.add_argument(
         "--input", action="append", required=True, metavar="X.npy", help="an input; once per input, in order"
@@ -220,8 +244,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(
         _bench,
         "measure latency, start-up and memory",
-        "Every engine runs in a process of its own, in turns with the others. "
-        "Peak memory is the whole process's, Python included.",
+        "Prints the machine (CPU, cores, tier, governor and temperature where it tells them) and a row for each engine "
+        "and thread count: size of the file, time to load it, the first run, percentiles of the runs after a warm-up, "
+        "peak memory of the whole process, Python included, and how far the answer is from gossamer's. Every engine "
+        "runs in a process of its own, in turns with the others.",
+        example="net.goss --threads 1,2 --against dense,torch=mymodels.nets:make",
     )
     add_file(sub)
     sub.add_argument(
@@ -248,12 +275,19 @@ def _parser() -> argparse.ArgumentParser:
         _verify,
         "check a file: that it is whole, and that every tier of this CPU computes the same from it",
         "Exits with 1 if not. Integer networks must agree to the bit, others up to rounding.",
+        example="net.goss",
     )
     add_file(sub)
     add_dim(sub)
     add_json(sub)
 
-    sub = command(_convert, "convert a PyTorch module", "Prints how each layer was stored and why.")
+    sub = command(
+        _convert,
+        "convert a PyTorch module",
+        "Prints how each layer was stored and why, and the largest difference from torch on the example. A module that "
+        "cannot be converted leaves no file, and all that is in the way is told at once.",
+        example="mymodels.nets:make net.goss --weights float16",
+    )
     sub.add_argument(
         "factory",
         metavar="PACKAGE.MODULE:FACTORY",
@@ -268,7 +302,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_json(sub)
 
-    sub = command(_cpu, "show this CPU's tiers and the kernel chosen per family")
+    sub = command(
+        _cpu,
+        "show this CPU's tiers and the kernel chosen per family",
+        "A tier is a set of instructions that kernels are written for; GOSSAMER_ISA=TIER lowers the highest one used.",
+    )
     add_json(sub)
     return parser
 
@@ -318,16 +356,23 @@ def _against(text: str) -> list[tuple[str, str]]:
     return pairs
 
 
+def _load(path: str, **options: Any) -> "Model":
+    if os.path.isdir(path):
+        raise CommandError(f"{path}: is a folder, expected a .goss file")
+    return runtime.load(path, **options)
+
+
 def _load_arrays(paths: Iterable[str]) -> list[np.ndarray]:
     arrays = []
     for path in paths:
-        try:
-            array = np.load(path, allow_pickle=False)
-        except ValueError as error:
-            raise CommandError(f"{path}: not a .npy file: {error}") from None
-        if not isinstance(array, np.ndarray):
-            raise CommandError(f"{path}: expected one array in a .npy file")
-        arrays.append(array)
+        with open(path, "rb") as file:
+            if file.read(len(NPY)) != NPY:
+                raise CommandError(f"{path}: not a .npy file, which numpy.save writes")
+            file.seek(0)
+            try:
+                arrays.append(np.load(file, allow_pickle=False))
+            except (ValueError, EOFError) as error:
+                raise CommandError(f"{path}: numpy cannot read it: {error}") from None
     return arrays
 
 

@@ -125,18 +125,22 @@ def _rows(program: Program, lowering: Lowering, facts: dict[str, dict[str, Any]]
     owners: dict[int, str] = {}
     for layer in lowering.layers:
         fact = facts[layer.name]
-        tensors = [t for t in map(program.constant, layer.weights) if t is not None]
+        nodes = [(t, n) for n in layer.weights if (t := program.constant(n)) is not None]
+        tensors = [t for t, _ in nodes]
+        # Elements in torch, before channels were taken out.
+        whole = {id(t): int(n.meta.get("whole", t.numel())) for t, n in nodes}
         fresh = [t for t in tensors if t.untyped_storage().data_ptr() not in owners]
         matrices = [t for t in tensors if t.dim() > 1] or tensors
         shared = [owners[p] for t in matrices if (p := t.untyped_storage().data_ptr()) in owners]
-        zeros = sum(int((t == 0).sum()) for t in matrices)
+        count = sum(whole[id(t)] for t in matrices)
+        zeros = count - sum(int((t != 0).sum()) for t in matrices)
         rows.append(
             Row(
                 layer.path,
                 layer.op,
                 fact.get("format", "plain"),
-                zeros / max(sum(t.numel() for t in matrices), 1),
-                sum(t.numel() * t.element_size() for t in fresh),
+                zeros / max(count, 1),
+                sum(whole[id(t)] * t.element_size() for t in fresh),
                 sum(t.numel() * 4 for t in fresh) if shared else fact["bytes"],
                 fact["kernel"],
                 f"shares the weight of {shared[0]}" if shared else fact["reason"],

@@ -30,6 +30,8 @@ def factory(spec: str) -> tuple["torch.nn.Module", tuple[Any, ...]]:
         found = importlib.import_module(module_name)
     except ImportError as error:
         raise FactoryError(f"{spec}: {error}") from None
+    except Exception as error:
+        raise FactoryError(f"{spec}: {type(error).__name__}: {error}") from error
     finally:
         sys.path.pop(0)
     make = getattr(found, name, None)

@@ -1,8 +1,9 @@
 """What a measurement must say about the machine it was taken on."""
 
-import os
 import platform
 from pathlib import Path
+
+from gossamer import _core
 
 _CPU0 = Path("/sys/devices/system/cpu/cpu0")
 _THERMAL = Path("/sys/class/thermal")
@@ -40,10 +41,8 @@ def temperature() -> float | None:
 
 
 def cores() -> int:
-    """The cores this process may be scheduled on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The cores this process may use: affinity and cgroup quota are heeded."""
+    return _core.cpu()["threads"]
 
 
 def peak_rss() -> int:
@@ -68,4 +67,5 @@ def describe() -> dict[str, str | int | float | None]:
         "temperature_c": temperature(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
+        "gossamer": _core.__version__,
     }

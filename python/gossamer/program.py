@@ -20,7 +20,8 @@ class Program:
 
     Attributes:
         module: Runs in torch. Every node carries `val` (its shape and dtype, symbolic where a dimension is dynamic),
-            `nn_module_stack` and `stack_trace` in its `meta`.
+            `nn_module_stack` and `stack_trace` in its `meta`; a constant of which channels were taken out also `whole`,
+            the number of elements that it had.
         example: One tensor for each placeholder.
         expected: What the model answered on the example before any pass.
         outputs: A name for each output.

@@ -7,7 +7,6 @@ import math
 import torch
 from torch import fx
 
-from .._core import Error
 from ..program import shape_of
 from . import Lowering, Token, Unsupported, gossamer, lowers, type_name
 from .pool import times
@@ -19,13 +18,12 @@ def embedding(at: Lowering, table, ids, padding_idx, scale_grad_by_freq, sparse)
     places = at.value(ids, torch.int64)
     if known is None:
         return at.add("take", [at.value(table), places], axis=0)
-    if _multiplies(at, table):
-        try:
-            # The matrix that a layer has, so that the file holds it once.
-            return at.add("embedding", [places, at.matrix(table)], [table])
-        except Error:
-            pass  # It is sparse, or a product: rows are looked up in whole numbers.
-    return at.add("embedding", [places, at.value(table)], [table])
+    # As a matrix the file holds it once where a layer multiplies with it, and small where it has zeros or narrow
+    # numbers; other tables are plain rows, which are quicker to read.
+    narrow = at.weights != "float32" or table.target in at.program.integers
+    small = narrow or 2 * int((known == 0).sum()) > known.numel()
+    stored = at.matrix(table) if small or _multiplies(at, table) else at.value(table)
+    return at.add("embedding", [places, stored], [table])
 
 
 def _multiplies(at: Lowering, table: fx.Node) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from torch import fx
 
 from ..program import Program
+from .drop_channels import drop_channels
 from .drop_identities import drop_identities
 from .fold_batch_norm import fold_batch_norm
 from .fold_constants import fold_constants
@@ -28,6 +29,7 @@ PASSES: list[Pass] = [
     name_layers,
     fold_padding,
     fold_batch_norm,
+    drop_channels,
     fuse,
 ]
 

@@ -12,7 +12,7 @@ from ..program import Program, arguments, shape_of
 aten = torch.ops.aten
 
 # Copies and markers: the first argument passes through.
-_SAME = {
+SAME = {
     aten.alias.default,
     aten.clone.default,
     aten.contiguous.default,
@@ -65,7 +65,7 @@ def _source(node: fx.Node) -> fx.Node | None:
     target, args = node.target, arguments(node)
     if target in (aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default) and args[2]:
         return None
-    if target in _SAME:
+    if target in SAME:
         return args[0]
     if target in _SAME_IF_ALIKE and same_shape(node, args[0]):
         return args[0]

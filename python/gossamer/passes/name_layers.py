@@ -18,7 +18,7 @@ def name_layers(program: Program) -> Program:
     """Rewrites convolutions, and matrix products with a constant, as the two layers."""
     for node in list(program.graph.nodes):
         # By name: the ops of quantized modules exist only where those were made.
-        made = _REWRITES[str(node.target)](program, node) if str(node.target) in _REWRITES else None
+        made = REWRITES[str(node.target)](program, node) if str(node.target) in REWRITES else None
         if made is not None:
             program.replace(node, made)
     return program
@@ -181,7 +181,7 @@ def _is_bias(value: Tensor | None, m: int) -> bool:
     return value is not None and tuple(value.shape) == (m,)
 
 
-_REWRITES: dict[str, Callable[[Program, fx.Node], fx.Node | None]] = {
+REWRITES: dict[str, Callable[[Program, fx.Node], fx.Node | None]] = {
     "aten.conv1d.default": _conv,
     "aten.conv2d.default": _conv,
     "aten.conv1d.padding": _conv,

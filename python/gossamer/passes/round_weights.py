@@ -14,14 +14,18 @@ def round_weights(program: Program, weights: str) -> Program:
     """Rounds to `float16`, or to `int8` times a scale for each output; `float32` leaves all as it is.
 
     A weight that has a value beyond float16 stays as it is, and a note says so. So does one that holds integers
-    already. Depthwise weights are a few numbers, which stay float32.
+    already. Depthwise weights are a few numbers, which stay float32. Tables of words are weights too.
     """
     if weights == "float32":
         return program
     made: dict[tuple, tuple[Tensor, Tensor | None]] = {}
-    for layer in program.calls(gossamer.conv.default, gossamer.linear.default):
-        node = layer.args[1]
-        value = program.weight(layer)
+    table = torch.ops.aten.embedding.default
+    for layer in program.calls(gossamer.conv.default, gossamer.linear.default, table):
+        at = 0 if layer.target is table else 1
+        node = layer.args[at]
+        value = program.constant(node)
+        if value is None:
+            continue  # A table that is computed.
         depthwise = layer.target is gossamer.conv.default and layer.args[7] > 1 and value.shape[1] == 1
         if node.target in program.integers or depthwise:
             continue
@@ -38,7 +42,7 @@ def round_weights(program: Program, weights: str) -> Program:
         kept.meta.update({k: v for k, v in node.meta.items() if k != "val"})
         if integers is not None:
             program.integers[kept.target] = integers
-        layer.update_arg(1, kept)
+        layer.update_arg(at, kept)
     program.graph.eliminate_dead_code()
     program.module.recompile()
     return program

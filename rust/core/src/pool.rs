@@ -1,9 +1,10 @@
 //! Fork and join in a few microseconds.
 //!
 //! A [`Pool`] of `t` threads is the caller and `t - 1` workers. [`Pool::run`] publishes a *region*, a number of items and
-//! a function of one item; everybody takes items until none is left. The caller never waits for a worker that has not
-//! joined: a region is closed when its items are gone, and only those inside are awaited. So a worker that sleeps costs
-//! nothing but its help.
+//! a function of one item. Each thread has a share of the items, its [`Queue`], always the same part of the whole: so what
+//! a step wrote is, where steps are cut alike, in the cache of the core whose turn it is to read it. Who is done with his
+//! own helps the others, from the far end. The caller never waits for a worker that has not joined: a region is closed when
+//! its items are gone, and only those inside are awaited. So a worker that sleeps costs nothing but its help.
 //!
 //! Between regions workers spin: for as long as a [`Session`] is open (a whole run of a network, whose regions follow each
 //! other within microseconds), and for a moment after; then they park.
@@ -13,7 +14,7 @@
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 /// What a region runs: `f(item, worker)`, with `worker` below the pool's thread count and the caller as 0.
@@ -34,14 +35,46 @@ struct Shared {
     state: AtomicU64,
     /// The region; written while none is open and nobody is inside.
     body: UnsafeCell<Option<*const Body<'static>>>,
-    items: AtomicUsize,
-    next: AtomicUsize,
+    /// One a thread.
+    queues: Vec<Queue>,
     /// A worker's item panicked.
     panicked: AtomicBool,
     /// A session is open: do not park.
     hot: AtomicBool,
     quit: AtomicBool,
     parked: Vec<AtomicBool>,
+}
+
+/// A thread's share of a region's items, as in pthreadpool: its owner takes from the front, thieves from the back, and
+/// whoever has brought `left` below what it was at a positive value owns one item, at whichever end he takes it.
+#[derive(Default)]
+#[repr(align(128))]
+struct Queue {
+    left: AtomicIsize,
+    front: AtomicUsize,
+    back: AtomicUsize,
+}
+
+impl Queue {
+    fn fill(&self, start: usize, end: usize) {
+        self.front.store(start, Ordering::Relaxed);
+        self.back.store(end, Ordering::Relaxed);
+        // A slice is never longer than `isize`, nor is a count of items that write to one.
+        self.left.store((end - start).cast_signed(), Ordering::Relaxed);
+    }
+
+    /// Claims an item. What was claimed before is below zero by at most the number of threads.
+    fn claim(&self) -> bool {
+        self.left.load(Ordering::Relaxed) > 0 && self.left.fetch_sub(1, Ordering::Relaxed) > 0
+    }
+
+    fn take(&self) -> Option<usize> {
+        self.claim().then(|| self.front.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn steal(&self) -> Option<usize> {
+        self.claim().then(|| self.back.fetch_sub(1, Ordering::Relaxed) - 1)
+    }
 }
 
 // SAFETY: `body` is written by the caller only while the state is closed and empty, and read by workers only while they are
@@ -75,8 +108,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             body: UnsafeCell::new(None),
-            items: AtomicUsize::new(0),
-            next: AtomicUsize::new(0),
+            queues: (0..=helpers).map(|_| Queue::default()).collect(),
             panicked: AtomicBool::new(false),
             hot: AtomicBool::new(false),
             quit: AtomicBool::new(false),
@@ -119,8 +151,11 @@ impl Pool {
         // SAFETY: no region is open and nobody is inside: `&self` regions are begun by one thread at a time, since a pool
         // belongs to one running call.
         unsafe { *shared.body.get() = Some(std::ptr::from_ref(body)) };
-        shared.items.store(items, Ordering::Relaxed);
-        shared.next.store(0, Ordering::Relaxed);
+        let shares = split(items, shared.queues.len(), 1);
+        for (i, queue) in shared.queues.iter().enumerate() {
+            let (start, end) = if i < shares.len() { shares.at(i) } else { (0, 0) };
+            queue.fill(start, end);
+        }
         let epoch = shared.state.load(Ordering::Relaxed) & !(OPEN | INSIDE);
         shared.state.store((epoch + EPOCH) | OPEN, Ordering::SeqCst);
         self.wake();
@@ -172,7 +207,7 @@ struct Region<'a>(&'a Shared);
 impl Drop for Region<'_> {
     fn drop(&mut self) {
         // Where this thread unwinds, items are left: nobody may start them.
-        self.0.next.fetch_max(self.0.items.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.0.drop_items();
         self.0.state.fetch_and(!OPEN, Ordering::AcqRel);
         let mut rounds = 0u32;
         while self.0.state.load(Ordering::Acquire) & INSIDE != 0 {
@@ -198,15 +233,22 @@ fn relax(rounds: &mut u32) {
 }
 
 impl Shared {
-    fn take_items(&self, body: &Body<'_>, worker: usize) {
-        let items = self.items.load(Ordering::Relaxed);
-        loop {
-            let item = self.next.fetch_add(1, Ordering::Relaxed);
-            if item >= items {
-                return;
-            }
-            body(item, worker);
+    fn take_items(&self, body: &Body<'_>, thread: usize) {
+        let (others, own) = self.queues.split_at(thread);
+        let (own, more) = own.split_first().expect("a queue a thread");
+        while let Some(item) = own.take() {
+            body(item, thread);
         }
+        for other in more.iter().chain(others) {
+            while let Some(item) = other.steal() {
+                body(item, thread);
+            }
+        }
+    }
+
+    /// Leaves what nobody has begun undone.
+    fn drop_items(&self) {
+        self.queues.iter().for_each(|queue| queue.left.store(0, Ordering::Relaxed));
     }
 
     /// A worker's life.
@@ -225,7 +267,7 @@ impl Shared {
                     let body = unsafe { &*body };
                     if catch_unwind(AssertUnwindSafe(|| self.take_items(body, index + 1))).is_err() {
                         self.panicked.store(true, Ordering::Relaxed);
-                        self.next.fetch_max(self.items.load(Ordering::Relaxed), Ordering::Relaxed);
+                        self.drop_items();
                     }
                     self.state.fetch_sub(1, Ordering::AcqRel);
                 }

@@ -14,11 +14,26 @@ use crate::error::raise;
 /// The array's element type.
 pub(crate) fn dtype(array: &Bound<'_, PyUntypedArray>) -> PyResult<DType> {
     let descr = array.dtype();
-    let name: String = descr.getattr("name")?.extract()?;
+    // Not by its name: numpy makes that anew, in Python, whenever it is asked for.
+    let found = match (descr.kind(), descr.itemsize()) {
+        (b'f', 4) => Some(DType::Float32),
+        (b'f', 2) => Some(DType::Float16),
+        (b'i', 8) => Some(DType::Int64),
+        (b'i', 4) => Some(DType::Int32),
+        (b'i', 1) => Some(DType::Int8),
+        (b'u', 1) => Some(DType::UInt8),
+        (b'b', 1) => Some(DType::Bool),
+        _ => None,
+    };
+    let Some(found) = found else {
+        let name: String = descr.getattr("name")?.extract()?;
+        return DType::parse(&name).map_err(raise);
+    };
     if !descr.is_native_byteorder().unwrap_or(true) {
-        return Err(raise(Error::Shape(format!("array of {name}: its byte order is not this machine's"))));
+        let text = format!("array of {found}: its byte order is not this machine's");
+        return Err(raise(Error::Shape(text)));
     }
-    DType::parse(&name).map_err(raise)
+    Ok(found)
 }
 
 /// Type and shape.

@@ -14,6 +14,7 @@ use pyo3::types::PyDict;
 use std::path::PathBuf;
 
 use crate::array;
+use crate::calls::detached;
 use crate::error::raise;
 
 /// An int or an expression, as Python gives a size.
@@ -173,13 +174,13 @@ impl Builder {
 
     fn save(&mut self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         let graph = self.finish()?;
-        py.detach(|| file::save(&graph, &path)).map_err(raise)
+        detached(py, || file::save(&graph, &path)).map_err(raise)
     }
 
     #[pyo3(name = "to_bytes")]
     fn bytes<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, pyo3::types::PyBytes>> {
         let graph = self.finish()?;
-        let bytes = py.detach(|| file::to_bytes(&graph)).map_err(raise)?;
+        let bytes = detached(py, || file::to_bytes(&graph)).map_err(raise)?;
         Ok(pyo3::types::PyBytes::new(py, &bytes))
     }
 }

@@ -9,12 +9,14 @@ use pyo3::prelude::*;
 
 mod array;
 mod builder;
+mod calls;
 mod error;
 mod model;
 
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     error::register(module)?;
+    calls::register(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("OPS", gossamer_core::ops::NAMES)?;
     module.add_class::<builder::Builder>()?;

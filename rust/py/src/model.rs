@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::array;
+use crate::calls::detached;
 use crate::error::raise;
 
 #[pyclass(module = "gossamer._core", frozen)]
@@ -33,7 +34,8 @@ pub(crate) enum Origin<'py> {
 }
 
 #[pyfunction]
-#[pyo3(signature = (source, *, threads=None, isa=None, mmap=true, max_memory=None, dense=false))]
+#[pyo3(signature = (source, *, threads=None, isa=None, mmap=true, max_memory=None, winograd=false, dense=false))]
+#[allow(clippy::too_many_arguments, reason = "they are keywords in Python")]
 pub(crate) fn load(
     py: Python<'_>,
     source: Origin<'_>,
@@ -41,11 +43,13 @@ pub(crate) fn load(
     isa: Option<&str>,
     mmap: bool,
     max_memory: Option<usize>,
+    winograd: bool,
     dense: bool,
 ) -> PyResult<Model> {
     let options = Options {
         tier: Tier::choose(isa).map_err(raise)?,
         threads: threads.unwrap_or_else(available_threads).clamp(1, 256),
+        winograd,
         max_memory: max_memory.unwrap_or_else(run::free_memory_share),
     };
     let source = match &source {
@@ -60,7 +64,7 @@ pub(crate) fn load(
         }
         run::Model::new(graph, options)
     };
-    let inner = py.detach(read).map_err(raise)?;
+    let inner = detached(py, read).map_err(raise)?;
     Ok(Model { inner, mapped: matches!(source, Source::Map(_)) })
 }
 
@@ -91,7 +95,7 @@ impl Model {
         let outputs =
             plan.outputs.iter().map(|meta| array::output(py, meta)).collect::<PyResult<Vec<_>>>()?;
         let (arrays, mut slices): (Vec<_>, Vec<_>) = outputs.into_iter().unzip();
-        py.detach(|| self.inner.run(&plan, &bytes, &mut slices)).map_err(raise)?;
+        detached(py, || self.inner.run(&plan, &bytes, &mut slices)).map_err(raise)?;
         Ok(arrays)
     }
 
@@ -111,7 +115,7 @@ impl Model {
             let outputs =
                 plan.outputs.iter().map(|meta| array::output(py, meta)).collect::<PyResult<Vec<_>>>()?;
             let (_arrays, mut slices): (Vec<_>, Vec<_>) = outputs.into_iter().unzip();
-            py.detach(|| self.inner.profile(&plan, &bytes, &mut slices, &mut times)).map_err(raise)?;
+            detached(py, || self.inner.profile(&plan, &bytes, &mut slices, &mut times)).map_err(raise)?;
         }
         let rows = PyList::empty(py);
         for (planned, time) in plan.steps.iter().zip(&times) {

@@ -187,7 +187,7 @@ impl Sections<'_> {
                 let scales = self.scales(scales)?;
                 matrix(Matrix::new(m, k, groups, Structure::Dense(values), scales)?)
             }
-            Entry::Sparse { m, k, groups, block, dtype, counts, indices, values, scales, .. } => {
+            Entry::Sparse { m, k, groups, height, block, dtype, counts, indices, values, scales, .. } => {
                 // What a kernel makes of a matrix stays in proportion to the file where it has rows and wide blocks.
                 ensure!(m > 0 && k > 0, Format, "a sparse matrix of {m} x {k}: an empty one is stored dense");
                 ensure!(
@@ -198,7 +198,7 @@ impl Sections<'_> {
                 let (counts, indices) = (self.take(counts)?.to_vec(), self.take(indices)?.to_vec());
                 let values = Values::new(dtype, self.take(values)?)?;
                 let scales = self.scales(scales)?;
-                matrix(Matrix::sparse((m, k, groups), block, counts, indices, values, scales)?)
+                matrix(Matrix::sparse((m, k, groups), (height, block), counts, indices, values, scales)?)
             }
             Entry::LowRank { u, v, .. } => {
                 let part = |id: usize| match before.get(id) {

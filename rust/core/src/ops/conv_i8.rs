@@ -5,6 +5,7 @@
 use super::conv::{Geometry, Runs};
 use super::frame::Shared;
 use super::integer::{self, Quantized};
+use super::product::{Parts, cut};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::{Result, ensure};
 use crate::isa::Tier;
@@ -154,7 +155,7 @@ impl ConvI8 {
             if matches!(form, Form::Dense(_)) { matrix.k().next_multiple_of(QUAD) * NR } else { 0 };
         // Rows are read over whole strips by a sparse kernel, which the end of the last plane may not have.
         let in_place = direct && (matches!(form, Form::Dense(_)) || from.pitch.is_multiple_of(NR));
-        let (strips, rows) = super::product::cut(to.plane, to.n * groups, m, NR, site.threads, true);
+        let (strips, rows) = cut(to.plane, to.n * groups, m, NR, site.threads, Parts::Copy);
         let stored_values = if let Form::Sparse(_) = form { matrix.nnz() } else { matrix.m() * matrix.k() };
         let (flops, bytes) = (2.0 * stored_values as f64 * (to.n * to.plane) as f64, matrix.bytes());
         let mut step = Step::new(form.name(), move |frame: &Frame<'_>| {
@@ -170,17 +171,14 @@ impl ConvI8 {
                 let planes = x.get().wrapping_add((image * from.channels + group * depth) * from.pitch);
                 let panel = frame.scratch_ptr::<u8>(worker);
                 let plain = panel.wrapping_add(panel_len);
-                let mut found = Taps::default();
-                if !in_place {
-                    found.find(&window, (p0, n), LANES_U8);
-                }
+                let seen = (!in_place).then(|| Taps::new(&window, (p0, n), LANES_U8));
                 for c0 in (0..depth).step_by(channels_at_once.max(1)) {
                     let channels = channels_at_once.min(depth - c0);
                     let first = planes.wrapping_add(c0 * from.pitch);
-                    if !in_place {
+                    if let Some(seen) = &seen {
                         for tap in 0..taps {
                             let call = Fill {
-                                taps: &found,
+                                taps: seen,
                                 tap,
                                 x: first.cast_const(),
                                 pitch: from.pitch,

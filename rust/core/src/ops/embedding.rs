@@ -1,7 +1,7 @@
 //! `embedding`: rows of a weight, by number.
 //!
-//! A weight that other layers multiply with is a matrix in tiles, and is read where it lies: a table that a language model
-//! shares with its head is in the file once.
+//! A weight that other layers multiply with is a matrix, in tiles or sparse, and is read where it lies: a table that a
+//! language model shares with its head is in the file once.
 
 #![allow(unsafe_code, reason = "parts of one output are written by several threads")]
 
@@ -10,7 +10,7 @@ use super::index::{indices, place};
 use super::{Args, Frame, Operator, Prepared, Site, Step};
 use crate::error::{Error, Result, ensure};
 use crate::tensor::{DType, Meta};
-use crate::weight::{Matrix, QUAD, Structure, TILE, Tensor};
+use crate::weight::{Matrix, Number, QUAD, SparseRows, Structure, TILE, Tensor};
 use half::f16;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -23,12 +23,13 @@ pub struct Embedding {}
 /// The table: a matrix, or none where it is plain numbers. And its rows and columns.
 fn table(args: &Args<'_>) -> Result<(Option<Arc<Matrix>>, usize, usize)> {
     if let Some(super::Arg::Tensor(Tensor::Matrix(matrix), _)) = args.args.get(1) {
-        let dense = matches!(matrix.structure(), Structure::Dense(_)) && matrix.groups() == 1;
+        let has_rows = matches!(matrix.structure(), Structure::Dense(_) | Structure::Sparse(_));
         ensure!(
-            dense,
+            has_rows && matrix.groups() == 1,
             Graph,
-            "rows are looked up in plain tables and dense weights, not in {}",
-            matrix.format()
+            "rows are looked up in plain tables, dense and sparse weights, not in {} of {} groups",
+            matrix.format(),
+            matrix.groups()
         );
         return Ok((Some(Arc::clone(matrix)), matrix.m(), matrix.k()));
     }
@@ -59,6 +60,9 @@ impl Operator for Embedding {
                     // SAFETY: the output has a row for each number; each is one item's.
                     let out = unsafe { out.part(i * k, (i + 1) * k) };
                     match &matrix {
+                        Some(matrix) if matches!(matrix.structure(), Structure::Sparse(_)) => {
+                            read_sparse(matrix, row, out);
+                        }
                         Some(matrix) => read(matrix, row, out),
                         None => out.copy_from_slice(&frame.input::<f32>(1)[row * k..][..k]),
                     }
@@ -66,6 +70,29 @@ impl Operator for Embedding {
             });
         })
         .into())
+    }
+}
+
+/// A row of a sparse matrix.
+fn read_sparse(matrix: &Matrix, row: usize, out: &mut [f32]) {
+    out.fill(0.0);
+    let scale = matrix.scales().map_or(1.0, |scales| scales[row]);
+    match matrix.dtype() {
+        DType::Float32 => fill(&matrix.rows::<f32>(), row, out, |value| value),
+        DType::Float16 => fill(&matrix.rows::<f16>(), row, out, f16::to_f32),
+        _ => fill(&matrix.rows::<i8>(), row, out, |q| f32::from(q) * scale),
+    }
+}
+
+/// Puts the non-zeros of a row where they belong.
+fn fill<T: Number>(rows: &SparseRows<'_, T>, row: usize, out: &mut [f32], real: impl Fn(T) -> f32) {
+    for block in (0..rows.blocks()).map(|b| rows.at(b)) {
+        let (tile, count) = (row / TILE, usize::from(block.counts[row]));
+        let before: usize = block.counts[tile * TILE..row].iter().map(|&count| usize::from(count)).sum();
+        let at = block.starts[tile] as usize + before;
+        for (&column, &value) in block.indices[at..][..count].iter().zip(&block.values[at..][..count]) {
+            out[block.k0 + usize::from(column)] = real(value);
+        }
     }
 }
 

@@ -76,7 +76,7 @@ impl Operator for Linear {
         let chain = Chain::new(matrix, columns, site.tier)?;
         let (_, transpose) = pick(relayout::TABLE, site.tier);
         let nr = chain.nr();
-        let (strips, rows) = cut(columns, 1, m, nr, site.threads, true);
+        let (strips, rows) = cut(columns, 1, m, nr, site.threads, chain.parts(false));
         let (panel_len, tallest) =
             (chain.panel(), (0..rows.len()).map(|i| rows.at(i)).map(|(a, b)| b - a).max().unwrap_or(0));
         let scratch = panel_len + tallest * nr + chain.scratch();

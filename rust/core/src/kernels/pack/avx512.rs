@@ -17,31 +17,42 @@ pub(super) fn get_u8() -> Option<Run<u8>> {
     Avx512::detect().map(|_| (|fill| unsafe { u8s(fill) }) as Run<u8>)
 }
 
+/// The longest stride whose multiples, one a lane, are indices of a gather: 32 bits.
+const MOST_GATHERED: usize = i32::MAX as usize / LANES_F32;
+
 /// The lanes of a piece as a mask.
 fn lanes(piece: Piece) -> u64 {
     (u64::MAX >> (64 - u32::from(piece.len))) << piece.first
 }
 
 /// Bit `i` moved to bit `2 i`.
-fn spread(bits: u8) -> u16 {
-    let bits = u16::from(bits);
-    let bits = (bits | bits << 4) & 0x0f0f;
-    let bits = (bits | bits << 2) & 0x3333;
-    (bits | bits << 1) & 0x5555
+fn spread(bits: u32) -> u64 {
+    let bits = u64::from(bits);
+    let bits = (bits | bits << 16) & 0x0000_ffff_0000_ffff;
+    let bits = (bits | bits << 8) & 0x00ff_00ff_00ff_00ff;
+    let bits = (bits | bits << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    let bits = (bits | bits << 2) & 0x3333_3333_3333_3333;
+    (bits | bits << 1) & 0x5555_5555_5555_5555
 }
 
 /// # Safety
 /// See [`Run`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
 unsafe fn f32s(fill: &Fill<'_, f32>) {
+    let tap = fill.taps.tap(fill.tap);
+    if tap.stride() > MOST_GATHERED {
+        // SAFETY: the caller's.
+        return unsafe { scalar::run::<f32, LANES_F32>(fill) };
+    }
     let padding = _mm512_set1_ps(fill.padding);
     let steps = _mm512_mullo_epi32(
         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-        _mm512_set1_epi32(fill.taps.stride as i32),
+        _mm512_set1_epi32(tap.stride() as i32),
     );
-    let unit = fill.taps.stride == 1;
-    for v in 0..fill.taps.vectors {
-        let pieces = fill.taps.pieces(fill.tap, v);
+    let unit = tap.stride() == 1;
+    let mut room = [Piece::default(); LANES_U8];
+    for v in 0..tap.vectors() {
+        let pieces = tap.pieces(v, &mut room);
         let mut out = fill.out.wrapping_add(v * LANES_F32);
         let mut x = fill.x;
         match *pieces {
@@ -50,7 +61,7 @@ unsafe fn f32s(fill: &Fill<'_, f32>) {
                 for _ in 0..fill.channels {
                     // SAFETY: the mask's lanes are inside the plane; a row is whole vectors long.
                     unsafe {
-                        let from = x.wrapping_offset(piece.src as isize);
+                        let from = x.wrapping_offset(piece.src);
                         _mm512_storeu_ps(out, _mm512_mask_loadu_ps(padding, mask, from));
                     }
                     (x, out) = (x.wrapping_add(fill.pitch), out.wrapping_add(fill.out_stride));
@@ -61,20 +72,21 @@ unsafe fn f32s(fill: &Fill<'_, f32>) {
                 for _ in 0..fill.channels {
                     // SAFETY: as above.
                     unsafe {
-                        let row = _mm512_mask_loadu_ps(padding, mask_a, x.wrapping_offset(a.src as isize));
-                        let row = _mm512_mask_loadu_ps(row, mask_b, x.wrapping_offset(b.src as isize));
+                        let row = _mm512_mask_loadu_ps(padding, mask_a, x.wrapping_offset(a.src));
+                        let row = _mm512_mask_loadu_ps(row, mask_b, x.wrapping_offset(b.src));
                         _mm512_storeu_ps(out, row);
                     }
                     (x, out) = (x.wrapping_add(fill.pitch), out.wrapping_add(fill.out_stride));
                 }
             }
-            _ if fill.taps.stride == 2 => {
+            _ if tap.stride() == 2 => {
                 let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
                 for _ in 0..fill.channels {
                     let mut row = padding;
                     for &piece in pieces {
-                        let (mask, from) = (lanes(piece) as u16, x.wrapping_offset(piece.src as isize));
-                        let (low, high) = (spread(mask as u8), spread((mask >> 8) as u8));
+                        let (mask, from) = (lanes(piece) as u16, x.wrapping_offset(piece.src));
+                        let bits = spread(u32::from(mask));
+                        let (low, high) = (bits as u16, (bits >> 16) as u16);
                         // SAFETY: as above; a masked load reads the mask's lanes alone, which are those of the piece.
                         let pair = unsafe {
                             (
@@ -93,7 +105,7 @@ unsafe fn f32s(fill: &Fill<'_, f32>) {
                 for _ in 0..fill.channels {
                     let mut row = padding;
                     for &piece in pieces {
-                        let (mask, from) = (lanes(piece) as u16, x.wrapping_offset(piece.src as isize));
+                        let (mask, from) = (lanes(piece) as u16, x.wrapping_offset(piece.src));
                         // SAFETY: as above; a gather reads the mask's lanes alone.
                         row = unsafe {
                             if unit {
@@ -116,21 +128,35 @@ unsafe fn f32s(fill: &Fill<'_, f32>) {
 /// See [`Run`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
 unsafe fn u8s(fill: &Fill<'_, u8>) {
-    if fill.taps.stride != 1 {
+    let tap = fill.taps.tap(fill.tap);
+    if tap.stride() > 2 {
         // SAFETY: the caller's.
         return unsafe { scalar::run::<u8, LANES_U8>(fill) };
     }
     let padding = _mm512_set1_epi8(fill.padding.cast_signed());
-    for v in 0..fill.taps.vectors {
-        let pieces = fill.taps.pieces(fill.tap, v);
+    let mut room = [Piece::default(); LANES_U8];
+    for v in 0..tap.vectors() {
+        let pieces = tap.pieces(v, &mut room);
         let mut out = fill.out.wrapping_add(v * LANES_U8).cast::<i8>();
         let mut x = fill.x.cast::<i8>();
         for _ in 0..fill.channels {
             let mut row = padding;
             for &piece in pieces {
-                // SAFETY: the mask's lanes are inside the plane.
+                let (mask, from) = (lanes(piece), x.wrapping_offset(piece.src));
+                // SAFETY: the mask's lanes are inside the plane, and no others are read.
                 row = unsafe {
-                    _mm512_mask_loadu_epi8(row, lanes(piece), x.wrapping_offset(piece.src as isize))
+                    if tap.stride() == 1 {
+                        _mm512_mask_loadu_epi8(row, mask, from)
+                    } else {
+                        let low = _mm512_maskz_loadu_epi8(spread(mask as u32), from);
+                        let high =
+                            _mm512_maskz_loadu_epi8(spread((mask >> 32) as u32), from.wrapping_add(LANES_U8));
+                        let even = _mm512_inserti64x4::<1>(
+                            _mm512_castsi256_si512(_mm512_cvtepi16_epi8(low)),
+                            _mm512_cvtepi16_epi8(high),
+                        );
+                        _mm512_mask_mov_epi8(row, mask, even)
+                    }
                 };
             }
             // SAFETY: a row is whole vectors long.

@@ -4,10 +4,11 @@
 //! row[c][j] = x[c][oy·sy + ty·dy - top][ox·sx + tx·dx - left]   for output pixel p0 + j = (oy, ox), one tap (ty, tx)
 //! ```
 //! and the padding's value where that lies outside the plane. Output pixels of a strip fall into few runs, each inside one
-//! output row; [`Taps`] finds them once for a strip, and a kernel then copies them for one channel after the other.
+//! output row; [`Taps`] finds them once for a strip, and a kernel then copies what a tap sees of them, one channel after the other.
 
 use super::{Impl, window::Window2};
 use crate::isa::Tier;
+use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -21,66 +22,118 @@ pub const LANES_F32: usize = 16;
 pub const LANES_U8: usize = 64;
 
 /// A run of lanes of one vector that one input row feeds: lane `i` of `first..first + len` reads `plane[src + i·stride]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Piece {
     first: u8,
     len: u8,
     /// Where lane 0 would read; may lie before the plane, the lanes that are read do not.
-    src: i32,
+    src: isize,
 }
 
-/// The runs of a strip of output pixels, for every tap.
-#[derive(Clone, Debug, Default)]
-pub struct Taps {
-    pieces: Vec<Piece>,
-    /// Where the pieces of each vector of each tap end, `[taps][vectors]`.
+/// Output pixels of one vector that lie side by side: lanes `first..first + len` are columns `ox..` of row `oy`.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    first: u8,
+    len: u8,
+    oy: u32,
+    ox: u32,
+}
+
+/// A strip of output pixels in vectors, and the window through which they see the input.
+#[derive(Debug)]
+pub struct Taps<'a> {
+    window: &'a Window2,
+    spans: Vec<Span>,
+    /// Where the spans of each vector end.
     ends: Vec<u32>,
-    vectors: usize,
-    stride: usize,
 }
 
-impl Taps {
-    /// Finds the runs of output pixels `p0..p0 + n`, in vectors of `lanes`. Reuses its memory.
-    pub fn find(&mut self, window: &Window2, (p0, n): (usize, usize), lanes: usize) {
-        let Window2 { h, w, ow, kernel, stride, dilation, pad, .. } = *window;
-        self.pieces.clear();
-        self.ends.clear();
-        self.vectors = n.div_ceil(lanes);
-        self.stride = stride[1];
-        for ty in 0..kernel[0] {
-            for tx in 0..kernel[1] {
-                let columns = window.columns_of(tx);
-                let shift = (tx * dilation[1]) as isize - pad[1] as isize;
-                for v in 0..self.vectors {
-                    let (mut lane, last) = (0, lanes.min(n - v * lanes));
-                    while lane < last {
-                        let p = p0 + v * lanes + lane;
-                        let (oy, ox) = (p / ow, p % ow);
-                        let run = (last - lane).min(ow - ox);
-                        let y = (oy * stride[0] + ty * dilation[0]).wrapping_sub(pad[0]);
-                        let (from, to) = (ox.max(columns.start), (ox + run).min(columns.end));
-                        if y < h && from < to {
-                            let at =
-                                (y * w) as isize + (ox as isize - lane as isize) * stride[1] as isize + shift;
-                            self.pieces.push(Piece {
-                                first: (lane + from - ox) as u8,
-                                len: (to - from) as u8,
-                                src: at as i32,
-                            });
-                        }
-                        lane += run;
-                    }
-                    self.ends.push(self.pieces.len() as u32);
+impl<'a> Taps<'a> {
+    /// Output pixels `p0..p0 + n`, in vectors of `lanes`.
+    pub fn new(window: &'a Window2, (p0, n): (usize, usize), lanes: usize) -> Taps<'a> {
+        let ow = window.ow;
+        let vectors = n.div_ceil(lanes);
+        let mut taps = Taps {
+            window,
+            spans: Vec::with_capacity(vectors + n / ow + 1),
+            ends: Vec::with_capacity(vectors),
+        };
+        let (mut oy, mut ox) = (p0 / ow, p0 % ow);
+        for v in 0..vectors {
+            let (mut lane, last) = (0, lanes.min(n - v * lanes));
+            while lane < last {
+                let len = (last - lane).min(ow - ox);
+                taps.spans.push(Span { first: lane as u8, len: len as u8, oy: oy as u32, ox: ox as u32 });
+                lane += len;
+                ox += len;
+                if ox == ow {
+                    (oy, ox) = (oy + 1, 0);
                 }
             }
+            taps.ends.push(taps.spans.len() as u32);
         }
+        taps
     }
 
-    /// The pieces of a vector of a tap.
-    fn pieces(&self, tap: usize, v: usize) -> &[Piece] {
-        let at = tap * self.vectors + v;
-        let start = if at == 0 { 0 } else { self.ends[at - 1] };
-        &self.pieces[start as usize..self.ends[at] as usize]
+    /// What a tap sees.
+    fn tap(&self, tap: usize) -> Tap<'_> {
+        let window = self.window;
+        let (ty, tx) = (tap / window.kernel[1], tap % window.kernel[1]);
+        Tap {
+            taps: self,
+            down: (ty * window.dilation[0]) as isize - window.pad[0] as isize,
+            right: (tx * window.dilation[1]) as isize - window.pad[1] as isize,
+            columns: window.columns_of(tx),
+        }
+    }
+}
+
+/// [`Taps`] through one tap.
+struct Tap<'a> {
+    taps: &'a Taps<'a>,
+    /// From an output's row, times the stride, to the input's.
+    down: isize,
+    /// From an output's column, times the stride, to the input's.
+    right: isize,
+    /// Output columns that see the plane.
+    columns: Range<usize>,
+}
+
+impl Tap<'_> {
+    /// How many vectors there are.
+    fn vectors(&self) -> usize {
+        self.taps.ends.len()
+    }
+
+    /// Elements from one lane of a piece to the next.
+    fn stride(&self) -> usize {
+        // A stride beyond the row leaves one lane to a piece: which it is no longer matters, and offsets stay small.
+        let Window2 { w, stride, .. } = *self.taps.window;
+        stride[1].min(w.max(1))
+    }
+
+    /// The runs of a vector that see the plane, in room for as many as a vector has lanes.
+    fn pieces<'p>(&self, v: usize, room: &'p mut [Piece; LANES_U8]) -> &'p [Piece] {
+        let Window2 { h, w, stride, .. } = *self.taps.window;
+        let start = if v == 0 { 0 } else { self.taps.ends[v - 1] as usize };
+        let mut count = 0;
+        for span in &self.taps.spans[start..self.taps.ends[v] as usize] {
+            let (first, ox) = (usize::from(span.first), span.ox as usize);
+            let y = (span.oy as usize * stride[0]).wrapping_add_signed(self.down);
+            let from = ox.max(self.columns.start);
+            let to = (ox + usize::from(span.len)).min(self.columns.end);
+            if y < h && from < to {
+                let first = first + from - ox;
+                let at = (y * w + from * stride[1]) as isize + self.right;
+                room[count] = Piece {
+                    first: first as u8,
+                    len: (to - from) as u8,
+                    src: at - (first * self.stride()) as isize,
+                };
+                count += 1;
+            }
+        }
+        &room[..count]
     }
 }
 
@@ -88,7 +141,7 @@ impl Taps {
 #[derive(Clone, Copy, Debug)]
 pub struct Fill<'a, T> {
     /// The runs of the strip.
-    pub taps: &'a Taps,
+    pub taps: &'a Taps<'a>,
     /// The tap, row by row.
     pub tap: usize,
     /// The first channel's plane.
@@ -145,11 +198,10 @@ mod tests {
         let ([h, w], [oh, ow], channels) = (window.input(), window.output(), 3);
         let pitch = h * w + 5;
         let x: Vec<T> = (0..channels * pitch).map(number).collect();
-        let mut taps = Taps::default();
         let pixels = oh * ow;
         for (p0, n) in [(0, pixels.min(3 * lanes)), (pixels / 2, pixels - pixels / 2), (pixels - 1, 1)] {
             let n = n.min(4 * lanes);
-            taps.find(window, (p0, n), lanes);
+            let taps = Taps::new(window, (p0, n), lanes);
             for tap in 0..window.kernel[0] * window.kernel[1] {
                 let stride = n.next_multiple_of(lanes);
                 let mut out = vec![T::default(); channels * stride];
@@ -197,6 +249,9 @@ mod tests {
                 ([3, 3], [2, 2], [1, 1], 1),
                 ([5, 2], [3, 1], [1, 2], 2),
                 ([1, 1], [2, 2], [1, 1], 0),
+                // Strides that no input reaches twice, and whose multiples no 32 bits hold.
+                ([3, 3], [2, 1 << 29], [1, 1], 1),
+                ([3, 3], [1 << 29, 1 << 27], [1, 1], 1),
             ] {
                 windows.extend(Window2::padded(
                     input,

@@ -2,14 +2,16 @@
 
 #![allow(unsafe_code, reason = "rows of a panel are written through the pointers of the call")]
 
-use super::Fill;
+use super::{Fill, LANES_U8, Piece};
 
 /// # Safety
 /// See [`Run`](super::Run).
 pub(super) unsafe fn run<T: Copy, const LANES: usize>(fill: &Fill<'_, T>) {
-    let stride = fill.taps.stride;
-    for v in 0..fill.taps.vectors {
-        let pieces = fill.taps.pieces(fill.tap, v);
+    let tap = fill.taps.tap(fill.tap);
+    let stride = tap.stride();
+    let mut room = [Piece::default(); LANES_U8];
+    for v in 0..tap.vectors() {
+        let pieces = tap.pieces(v, &mut room);
         let whole = matches!(pieces, [piece] if usize::from(piece.len) == LANES);
         for c in 0..fill.channels {
             let (x, out) =
@@ -20,7 +22,7 @@ pub(super) unsafe fn run<T: Copy, const LANES: usize>(fill: &Fill<'_, T>) {
             }
             for piece in pieces {
                 let (first, len) = (usize::from(piece.first), usize::from(piece.len));
-                let from = x.wrapping_offset(piece.src as isize + (first * stride) as isize);
+                let from = x.wrapping_offset(piece.src + (first * stride) as isize);
                 let to = out.wrapping_add(first);
                 if stride == 1 {
                     // SAFETY: a piece's lanes read inside the plane and are inside the vector.

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use half::f16;
 
+use super::stacked::stacked_kernels;
 use super::{Run, Scratch, strip_kernels};
 use crate::isa::Avx2;
 use crate::kernels::strip::{Strip, StripKernel, TILE};
@@ -17,6 +18,11 @@ const LANES: usize = 8;
 
 strip_kernels! {
     token: Avx2::detect(), vectors: [1 2 3 4 5 6 7 8], sums: 1, kb: 256,
+    #[target_feature(enable = "avx2,fma,f16c")]
+}
+
+stacked_kernels! {
+    token: Avx2::detect(), pairs: [1 2 3 4], fours: [1 2], kb: 256,
     #[target_feature(enable = "avx2,fma,f16c")]
 }
 

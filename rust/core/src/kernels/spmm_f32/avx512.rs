@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use half::f16;
 
+use super::stacked::stacked_kernels;
 use super::{Run, Scratch, strip_kernels};
 use crate::isa::Avx512;
 use crate::kernels::strip::{Strip, StripKernel, TILE};
@@ -17,6 +18,11 @@ const LANES: usize = 16;
 
 strip_kernels! {
     token: Avx512::detect(), vectors: [1 2 3 4], sums: 2, kb: 256,
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+}
+
+stacked_kernels! {
+    token: Avx512::detect(), pairs: [1 2 3 4], fours: [1 2 3 4], kb: 256,
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 }
 

@@ -28,6 +28,7 @@ mod avx512;
 mod neon;
 pub mod cost;
 mod scalar;
+pub mod stacked;
 
 pub(super) use scalar::widen;
 
@@ -142,26 +143,37 @@ macro_rules! strip_kernels {
                         *sum = add(*sum, more);
                     }
                 }
-                if s.last {
-                    let e = &s.epilogue;
-                    if let Some(scale) = e.scale {
-                        sum = sum.map(|y| mul(y, splat(scale[r])));
-                    }
-                    if let Some(bias) = e.bias {
-                        sum = sum.map(|y| add(y, splat(bias[r])));
-                    }
-                    if !s.residual.is_null() {
-                        for (v, sum) in sum.iter_mut().enumerate() {
-                            // SAFETY: a residual is readable wherever `out` is.
-                            *sum = add(*sum, unsafe { load(s.residual.add(r * s.out_stride + v * LANES)) });
-                        }
-                    }
-                    sum = sum.map(|y| clamp(y, e.clamp));
+                // SAFETY: as above.
+                unsafe { finish(s, r, sum) };
+            }
+        }
+
+        /// Stores the sums of a row, finished where this is the last block.
+        ///
+        /// # Safety
+        /// The pointers of `s` are valid as [`StripKernel`] says, and `r` is one of its rows.
+        $(#[$feature])?
+        #[inline]
+        unsafe fn finish<const V: usize, W>(s: &Strip<'_, W>, r: usize, mut sum: [Vector; V]) {
+            if s.last {
+                let e = &s.epilogue;
+                if let Some(scale) = e.scale {
+                    sum = sum.map(|y| mul(y, splat(scale[r])));
                 }
-                for (v, sum) in sum.iter().enumerate() {
-                    // SAFETY: as above.
-                    unsafe { store(out.add(v * LANES), *sum) };
+                if let Some(bias) = e.bias {
+                    sum = sum.map(|y| add(y, splat(bias[r])));
                 }
+                if !s.residual.is_null() {
+                    for (v, sum) in sum.iter_mut().enumerate() {
+                        // SAFETY: a residual is readable wherever `out` is.
+                        *sum = add(*sum, unsafe { load(s.residual.add(r * s.out_stride + v * LANES)) });
+                    }
+                }
+                sum = sum.map(|y| clamp(y, e.clamp));
+            }
+            for (v, sum) in sum.iter().enumerate() {
+                // SAFETY: each vector starts below `n`, so ends within the row.
+                unsafe { store(s.out.add(r * s.out_stride + v * LANES), *sum) };
             }
         }
 
@@ -233,335 +245,4 @@ macro_rules! strip_kernels {
 use strip_kernels;
 
 #[cfg(test)]
-mod tests {
-    #![allow(unsafe_code, reason = "kernels take pointers")]
-
-    use super::*;
-    use crate::kernels::strip::Epilogue;
-    use crate::testing::{Aligned, Rng, for_each_impl, sum_bound};
-    use crate::weight::{Matrix, Number, Values, sparse};
-
-    /// A type of stored values, as the tests make and read them.
-    trait Value: Number {
-        fn from_unit(x: f32) -> Self;
-        fn float(self) -> f32;
-    }
-    impl Value for f32 {
-        fn from_unit(x: f32) -> f32 {
-            x
-        }
-        fn float(self) -> f32 {
-            self
-        }
-    }
-    impl Value for f16 {
-        fn from_unit(x: f32) -> f16 {
-            f16::from_f32(x)
-        }
-        fn float(self) -> f32 {
-            self.to_f32()
-        }
-    }
-    impl Value for i8 {
-        fn from_unit(x: f32) -> i8 {
-            (x * 127.0).round() as i8
-        }
-        fn float(self) -> f32 {
-            f32::from(self)
-        }
-    }
-
-    /// Sparse rows of a row-major matrix.
-    fn sparse_matrix<T: Value>(m: usize, k: usize, block: usize, rows: &[T]) -> Matrix {
-        let (counts, indices, values) = sparse(m, k, block, rows).unwrap();
-        Matrix::sparse((m, k, 1), block, counts, indices, Values::copy(&values), None).unwrap()
-    }
-
-    fn random_matrix<T: Value>(rng: &mut Rng, m: usize, k: usize, block: usize, zeros: f64) -> Matrix {
-        let rows: Vec<T> = rng.sparse_floats(m * k, zeros).into_iter().map(T::from_unit).collect();
-        // A full row of 256 does not fit its count.
-        sparse_matrix(m, k, if zeros < 0.1 { block.min(255) } else { block }, &rows)
-    }
-
-    /// What a call takes besides the weight.
-    struct Case<'a> {
-        rows: (usize, usize),
-        n: usize,
-        /// Rows of x are this far apart.
-        stride: usize,
-        x: &'a [f32],
-        out_stride: usize,
-        residual: Option<&'a [f32]>,
-        epilogue: Epilogue<'a>,
-    }
-
-    /// Loops over the blocks as a driver does; what a kernel must not touch holds 7.
-    fn run<T: Value>(kernel: &StripKernel<Run<T>>, w: &Matrix, case: &Case) -> Aligned<f32> {
-        let rows = w.rows::<T>();
-        let mut out = Aligned::from(&vec![7.0; w.m() * case.out_stride + 16], 0);
-        let (blocks, block) = (rows.blocks(), rows.block());
-        for b in 0..blocks {
-            let s = Strip {
-                weight: rows.clone(),
-                rows: case.rows,
-                block: (b * block, w.k().min((b + 1) * block)),
-                panel: case.x[b * block * case.stride..].as_ptr(),
-                panel_stride: case.stride,
-                n: case.n,
-                out: out.as_mut_ptr(),
-                out_stride: case.out_stride,
-                residual: case.residual.map_or(std::ptr::null(), <[f32]>::as_ptr),
-                epilogue: case.epilogue,
-                first: b == 0,
-                last: b + 1 == blocks,
-            };
-            // SAFETY: the table's `get` gave the kernel; x, out and residual have rows of a multiple of 16 floats.
-            unsafe { (kernel.run)(&s) };
-        }
-        out
-    }
-
-    /// Compares with the formula in float64, and looks that nothing else was written.
-    fn check<T: Value>(tier: Tier, kernel: &StripKernel<Run<T>>, w: &Matrix, case: &Case) {
-        let out = run(kernel, w, case);
-        let e = &case.epilogue;
-        let dense = w.to_rows::<T>();
-        for r in 0..w.m() {
-            let written = (case.rows.0..case.rows.1).contains(&r);
-            for j in 0..case.out_stride {
-                let got = out[r * case.out_stride + j];
-                if !written || j >= case.n.next_multiple_of(16) {
-                    assert_eq!(got, 7.0, "{tier} wrote row {r} column {j}, which is not its own");
-                    continue;
-                }
-                if j >= case.n {
-                    continue;
-                }
-                let (mut sum, mut magnitude, mut terms) = (0.0, 0.0, 3);
-                for c in 0..w.k() {
-                    let value = dense[r * w.k() + c].float();
-                    if value != 0.0 {
-                        let product = f64::from(value) * f64::from(case.x[c * case.stride + j]);
-                        sum += product;
-                        magnitude += product.abs();
-                        terms += 1;
-                    }
-                }
-                let scale = f64::from(e.scale.map_or(1.0, |scale| scale[r]));
-                let (mut y, mut size) = (scale * sum, scale.abs() * magnitude);
-                for addend in
-                    [e.bias.map(|bias| bias[r]), case.residual.map(|res| res[r * case.out_stride + j])]
-                {
-                    y += f64::from(addend.unwrap_or(0.0));
-                    size += f64::from(addend.unwrap_or(0.0)).abs();
-                }
-                y = y.clamp(f64::from(e.clamp[0]), f64::from(e.clamp[1]));
-                let bound = sum_bound(terms, size);
-                assert!(
-                    (f64::from(got) - y).abs() <= bound,
-                    "{tier}: {}x{} block {} rows {:?} n {}: element ({r}, {j}) is {got}, expected {y} within {bound:e}",
-                    w.m(),
-                    w.k(),
-                    w.rows::<T>().block(),
-                    case.rows,
-                    case.n
-                );
-            }
-        }
-    }
-
-    fn oracle<T: Value>(table: &[Impl<StripKernel<Run<T>>>]) {
-        for_each_impl(table, |tier, kernel| {
-            let mut rng = Rng::new(1);
-            for zeros in [0.0, 0.05, 0.5, 0.9, 1.0] {
-                for m in [1, 15, 16, 17, 33, 130] {
-                    for k in [1, 2, 63, 64, 65, 255, 256, 257, 600] {
-                        let block = [256, 128, 256, 100][rng.below(4)];
-                        let w = random_matrix::<T>(&mut rng, m, k, block, zeros);
-                        let n = 1 + rng.below(kernel.nr);
-                        let stride = n.next_multiple_of(16) + [0, 16, 80, 3][rng.below(4)];
-                        let out_stride = n.next_multiple_of(16) + 16 * rng.below(3);
-                        let x = Aligned::from(&rng.floats(k * stride + 16), 0);
-                        let residual = rng.floats(m * out_stride);
-                        let (scale, bias) = (rng.floats(m), rng.floats(m));
-                        let first = rng.below(m.div_ceil(16)) * 16;
-                        let last = m.min(first + 16 * (1 + rng.below(9)));
-                        let case = Case {
-                            rows: [(0, m), (first, last)][rng.below(2)],
-                            n,
-                            stride,
-                            x: &x,
-                            out_stride,
-                            residual: [None, Some(&*residual)][rng.below(2)],
-                            epilogue: Epilogue {
-                                scale: [None, Some(&*scale)][rng.below(2)],
-                                bias: [None, Some(&*bias)][rng.below(2)],
-                                clamp: [Epilogue::NONE.clamp, [0.0, 0.5]][rng.below(2)],
-                            },
-                        };
-                        check(tier, &kernel, &w, &case);
-                    }
-                }
-            }
-        });
-    }
-
-    #[test]
-    fn float32_matches_the_formula() {
-        oracle(TABLE_F32);
-    }
-
-    #[test]
-    fn float16_matches_the_formula() {
-        oracle(TABLE_F16);
-    }
-
-    #[test]
-    fn int8_matches_the_formula() {
-        oracle(TABLE_I8);
-    }
-
-    #[test]
-    fn every_width_and_cut_gives_the_same_bits() {
-        for_each_impl(TABLE_F16, |tier, kernel| {
-            let mut rng = Rng::new(2);
-            let (m, k, stride) = (37, 300, kernel.nr + 16);
-            let w = random_matrix::<f16>(&mut rng, m, k, 256, 0.8);
-            let x = Aligned::from(&rng.floats(k * stride + 16), 0);
-            let bias = rng.floats(m);
-            let epilogue = Epilogue { scale: None, bias: Some(&bias), clamp: [-2.0, 2.0] };
-            let whole = Case {
-                rows: (0, m),
-                n: kernel.nr,
-                stride,
-                x: &x,
-                out_stride: kernel.nr,
-                residual: None,
-                epilogue,
-            };
-            check(tier, &kernel, &w, &whole);
-            let whole = run(&kernel, &w, &whole);
-            for n in 1..=kernel.nr {
-                // The first column is not that of the whole strip: lanes, too, are free to move.
-                let from = (n * 7) % (kernel.nr - n + 1);
-                for rows in [(0, m), (16, 32), (32, m)] {
-                    let case = Case {
-                        rows,
-                        n,
-                        stride,
-                        x: &x[from..],
-                        out_stride: kernel.nr,
-                        residual: None,
-                        epilogue,
-                    };
-                    check(tier, &kernel, &w, &case);
-                    let out = run(&kernel, &w, &case);
-                    for r in rows.0..rows.1 {
-                        for j in 0..n {
-                            let (a, b) = (out[r * kernel.nr + j], whole[r * kernel.nr + from + j]);
-                            assert_eq!(a.to_bits(), b.to_bits(), "{tier} n {n} rows {rows:?} at ({r}, {j})");
-                        }
-                    }
-                }
-            }
-        });
-    }
-
-    #[test]
-    fn what_is_not_stored_does_not_count() {
-        for_each_impl(TABLE_F32, |tier, kernel| {
-            // Rows 0 and 2 are empty; row 1 has one weight, beside columns that are not numbers.
-            let (k, n) = (5, 20);
-            let mut rows = vec![0.0; 3 * k];
-            rows[k + 2] = 2.0;
-            let w = sparse_matrix::<f32>(3, k, 256, &rows);
-            let mut x = Aligned::from(&vec![f32::NAN; k * 32 + 16], 0);
-            x[3 * 32..4 * 32].fill(f32::INFINITY);
-            x[2 * 32..3 * 32].fill(1.5);
-            let bias = [1.0, 0.0, -1.0];
-            let epilogue = Epilogue { scale: None, bias: Some(&bias), ..Epilogue::NONE };
-            let case = Case { rows: (0, 3), n, stride: 32, x: &x, out_stride: 32, residual: None, epilogue };
-            let out = run(&kernel, &w, &case);
-            for j in 0..n {
-                assert_eq!([out[j], out[32 + j], out[64 + j]], [1.0, 3.0, -1.0], "{tier}");
-            }
-            // Where a weight meets one, it shows, through a clamp as in torch.
-            let x = Aligned::from(&vec![f32::NAN; k * 32 + 16], 0);
-            let clamp = Epilogue { clamp: [0.0, 6.0], ..Epilogue::NONE };
-            let out = run(&kernel, &w, &Case { x: &x, epilogue: clamp, ..case });
-            assert!(out[32..32 + n].iter().all(|y| y.is_nan()), "{tier}");
-            assert!(out[..n].iter().all(|&y| y == 0.0), "{tier}");
-        });
-    }
-
-    #[test]
-    fn a_depth_of_zero_leaves_the_epilogue() {
-        for_each_impl(TABLE_F32, |tier, kernel| {
-            let w = sparse_matrix::<f32>(18, 0, 256, &[]);
-            let bias: Vec<f32> = (0..18).map(|r| r as f32).collect();
-            let mut out = Aligned::from(&[7.0; 18 * 16], 0);
-            let s = Strip {
-                weight: w.rows::<f32>(),
-                rows: (0, 18),
-                block: (0, 0),
-                panel: [].as_ptr(),
-                panel_stride: 16,
-                n: 5,
-                out: out.as_mut_ptr(),
-                out_stride: 16,
-                residual: std::ptr::null(),
-                epilogue: Epilogue { scale: None, bias: Some(&bias), clamp: [0.5, 16.5] },
-                first: true,
-                last: true,
-            };
-            // SAFETY: as in `run`.
-            unsafe { (kernel.run)(&s) };
-            for r in 0..18 {
-                assert_eq!(out[r * 16..][..5], [(r as f32).clamp(0.5, 16.5); 5], "{tier}");
-            }
-        });
-    }
-
-    #[test]
-    fn a_residual_may_be_the_output() {
-        for_each_impl(TABLE_I8, |tier, kernel| {
-            let mut rng = Rng::new(3);
-            let (m, k, n) = (20, 60, kernel.nr - 3);
-            let w = random_matrix::<i8>(&mut rng, m, k, 256, 0.7);
-            let x = Aligned::from(&rng.floats(k * kernel.nr), 0);
-            let before = rng.floats(m * kernel.nr);
-            let scale = rng.floats(m);
-            let epilogue = Epilogue { scale: Some(&scale), ..Epilogue::NONE };
-            let case = Case {
-                rows: (0, m),
-                n,
-                stride: kernel.nr,
-                x: &x,
-                out_stride: kernel.nr,
-                residual: Some(&before),
-                epilogue,
-            };
-            let apart = run(&kernel, &w, &case);
-            let mut out = Aligned::from(&before, 0);
-            let s = Strip {
-                weight: w.rows::<i8>(),
-                rows: (0, m),
-                block: (0, k),
-                panel: x.as_ptr(),
-                panel_stride: kernel.nr,
-                n,
-                out: out.as_mut_ptr(),
-                out_stride: kernel.nr,
-                residual: out.as_ptr(),
-                epilogue,
-                first: true,
-                last: true,
-            };
-            // SAFETY: as in `run`; a single block may add to its output in place.
-            unsafe { (kernel.run)(&s) };
-            for r in 0..m {
-                assert_eq!(out[r * kernel.nr..][..n], apart[r * kernel.nr..][..n], "{tier} row {r}");
-            }
-        });
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use half::f16;
 
+use super::stacked::stacked_kernels;
 use super::{Run, Scratch, strip_kernels};
 use crate::isa::Neon;
 use crate::kernels::strip::{Strip, StripKernel, TILE};
@@ -18,6 +19,11 @@ const LANES: usize = 4;
 
 strip_kernels! {
     token: Neon::detect(), vectors: [1 2 3 4 5 6 7 8], sums: 1, kb: 256,
+    #[target_feature(enable = "neon")]
+}
+
+stacked_kernels! {
+    token: Neon::detect(), pairs: [1 2 3 4 5 6 7 8], fours: [1 2 3 4], kb: 256,
     #[target_feature(enable = "neon")]
 }
 

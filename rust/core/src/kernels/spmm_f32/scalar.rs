@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use half::f16;
 
+use super::stacked::stacked_kernels;
 use super::{Run, Scratch, strip_kernels};
 use crate::kernels::strip::{Strip, StripKernel, TILE};
 use crate::weight::SparseRows;
@@ -14,6 +15,10 @@ type Vector = [f32; 16];
 const LANES: usize = 16;
 
 strip_kernels! { token: Some(()), vectors: [1 2], sums: 1, kb: 256, }
+
+stacked_kernels! {
+    token: Some(()), pairs: [1], fours: [1], kb: 256,
+}
 
 #[inline]
 fn zero() -> Vector {

@@ -5,6 +5,8 @@
 
 #![allow(unsafe_code, reason = "strips of one output are written by several threads")]
 
+mod winograd;
+
 use super::activation::{self, Activation, Apply};
 use super::product::{Chain, Window, cut};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
@@ -169,6 +171,9 @@ impl Operator for Conv {
             let weight = Arc::clone(site.args.plain(1, DType::Float32, out.shape[1] * run.taps())?);
             return Ok(run.depthwise(weight, site).into());
         }
+        if run.suits_winograd(site.args.matrix(1)?, site) {
+            return Ok(run.winograd(site)?.into());
+        }
         Ok(run.strips(&self.geometry, site)?.into())
     }
 }
@@ -239,7 +244,7 @@ impl Run {
         let (depth, m) = (from.channels / groups, to.channels / groups);
         // Where a strip of the input is what the taps see it is read in place: its rows are whole vectors, being features.
         let direct = geometry.is_pointwise();
-        let (strips, rows) = cut(to.plane, to.n * groups, m, chain.nr(), site.threads, !direct);
+        let (strips, rows) = cut(to.plane, to.n * groups, m, chain.nr(), site.threads, chain.parts(direct));
         let nr = chain.nr();
         let panel_len = if direct { 0 } else { chain.panel() };
         let scratch = (panel_len + chain.scratch()) * size_of::<f32>();
@@ -274,20 +279,17 @@ impl Run {
                     bias,
                     clamp: self.clamp,
                 };
-                let mut found = Taps::default();
-                if !direct {
-                    found.find(&self.window, (p0, n), LANES_F32);
-                }
+                let seen = (!direct).then(|| Taps::new(&self.window, (p0, n), LANES_F32));
                 let gather = |start: usize, end: usize| {
-                    if direct {
+                    let Some(seen) = &seen else {
                         return (planes.wrapping_add(start * from.pitch + p0).cast_const(), from.pitch);
-                    }
+                    };
                     for tap in 0..taps {
                         // Columns go channel by channel, a channel's taps together.
                         let (first, last) = ((start + taps - 1 - tap) / taps, (end + taps - 1 - tap) / taps);
                         if first < last {
                             let call = Fill {
-                                taps: &found,
+                                taps: seen,
                                 tap,
                                 x: planes.wrapping_add(first * from.pitch).cast_const(),
                                 pitch: from.pitch,
