@@ -366,6 +366,8 @@ add("put", lambda x, i: (_put(x, i[0]), x.index_add(1, i[0], x[:, :3]),
 add("index axes apart", lambda x, i: (x[i[0], :, i[0]], x[:, i[0], :, i[0]]), (4, 5, 4), ids(3, high=4), batches=(4,))
 add("assign every second", lambda x: torch.slice_scatter(x, x[:, ::2] * 2, 1, 0, None, 2), (6, 5))
 add("diagonals", lambda x: (x.diagonal(1, 1, 2), x.diagonal(-1, 2, 1), torch.einsum("bii->b", x)), (5, 5))
+add("repeat by numbers", lambda x, i: torch.repeat_interleave(x, i[0], 1, output_size=7), (3, 5),
+    lambda n: torch.tensor([[2, 0, 5]]).expand(n, 3).clone(), batches=(2, 3))  # fmt: skip
 add("windows", lambda x: (x.unfold(1, 3, 2), x.unfold(2, 2, 1)), (7, 5))
 add("bounds that are computed", lambda x, y: (x.clamp(y, y + 1), x.clamp(min=y), torch.fmax(x, y)), (3, 7), (3, 7))
 add("signs", lambda x, y: (x.copysign(y), x.signbit(), torch.hypot(x, y), torch.special.erfc(x), x.round(decimals=2)),

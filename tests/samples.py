@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import random
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -91,10 +92,11 @@ class Calls(nn.Module):
 
 
 def spread(samples: Sequence[Any], most: int) -> list[Any]:
-    """Some of many samples, evenly spread; all of them where GOSSAMER_SAMPLES=all."""
+    """Some of many samples, the same ones each time; all of them where GOSSAMER_SAMPLES=all."""
     if os.environ.get("GOSSAMER_SAMPLES") == "all" or len(samples) <= most:
         return list(samples)
-    return [samples[i * len(samples) // most] for i in range(most)]
+    # By lot: samples are products of options, of which every n-th would show the same ones.
+    return [samples[i] for i in sorted(random.Random(0).sample(range(len(samples)), most))]
 
 
 def judge(calls: Sequence[Call], folder: Path) -> list[str]:
@@ -117,7 +119,7 @@ def judge(calls: Sequence[Call], folder: Path) -> list[str]:
     except Exception as error:
         problem = f"wrong: {type(error).__name__}: {error}"
     left = [file.name for file in folder.iterdir()]
-    if problem and left:
+    if problem.startswith("refused") and left:
         problem = f"wrong: {problem} left {', '.join(left)}"
     path.unlink(missing_ok=True)
     if not problem or len(calls) < 2:

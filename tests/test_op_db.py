@@ -14,9 +14,6 @@ from torch import Tensor
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils import _pytree as pytree
 
-# What torch warns of when it is used as its own samples use it.
-pytestmark = pytest.mark.filterwarnings("ignore:::torch")
-
 # What models for a board are made of. The operators of a line are converted together.
 LINES = """
 nn.functional.conv1d nn.functional.conv2d nn.functional.conv_transpose1d nn.functional.conv_transpose2d

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import sympy
 import torch
 from torch import Tensor, fx
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from .. import ops  # noqa: F401  (defines torch.ops.gossamer)
 from .._core import Builder, Error, UnsupportedOpError
@@ -251,6 +252,8 @@ class Lowering:
             name = _target(node).split(".")[1] if "." in _target(node) else ""
             if name.removesuffix("_cell") in _RECURRENT:
                 raise Unsupported("recurrent layers are not supported: gossamer runs feed-forward networks")
+            if any(map(free_unbacked_symbols, _values(node.meta["val"]))):
+                raise Unsupported("the shape of its result depends on the values of the inputs")
             if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
                 raise Unsupported("it draws random numbers, as training does: gossamer answers alike every time")
             raise Unsupported("gossamer has no such operation")

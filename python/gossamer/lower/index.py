@@ -62,6 +62,16 @@ def index(at: Lowering, x, indices) -> Token:
     return _several(at, x, given)
 
 
+@lowers("aten.repeat_interleave.Tensor")
+def repeat_interleave(at: Lowering, repeats, output_size) -> Token:
+    """Which element each place of the output repeats: as many as end no later."""
+    count = at.sizes()[0]
+    ends = at.add("scan", [at.value(repeats, torch.int64)], fn="sum", axis=0)
+    places = at.add("reshape", [at.add("arange", [], start=0, step=1, count=count)], shape=[count, 1])
+    before = at.add("cast", [at.add("binary", [ends, places], fn="le")], dtype="int64")
+    return at.add("reduce", [before], fn="sum", axes=[1], keepdim=False)
+
+
 def _several(at: Lowering, x, given: list[tuple[int, fx.Node]]) -> Token:
     """Several indices, as one into their axes made one."""
     token, _, _, first = _flattened(at, x, [axis for axis, _ in given])

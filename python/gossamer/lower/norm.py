@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,16 +34,18 @@ def _softmax(at: Lowering, x, dim: int) -> Token:
 
 @lowers("aten.layer_norm.default")
 def layer_norm(at: Lowering, x, shape, weight, bias, eps, cudnn_enable) -> Token:
-    return _scaled(at, x, "layer_norm", weight, bias, at.sizes(x)[-len(shape) :], dims=len(shape), eps=eps)
+    def norm(inputs, used) -> Token:
+        return at.add("layer_norm", [at.value(x), *inputs], used, dims=len(shape), eps=eps)
+
+    return _scaled(at, norm, weight, bias, at.sizes(x)[-len(shape) :])
 
 
-def _scaled(at: Lowering, x, op: str, weight, bias, shape: list[int | str], **attrs: Any) -> Token:
+def _scaled(at: Lowering, norm: Callable[..., Token], weight, bias, shape: list[int | str]) -> Token:
     """A norm, scaled and shifted: by itself where the file holds by what, which has that shape beside the norm's."""
     used = [n for n in (weight, bias) if n is not None]
     if all(at.program.constant(n) is not None for n in used):
-        return at.add(op, [at.value(x), at.optional(weight), at.optional(bias)], used, **attrs)
-    token = at.add(op, [at.value(x), None, None], **attrs)
-    return _affine(at, token, weight, bias, shape)
+        return norm([at.optional(weight), at.optional(bias)], used)
+    return _affine(at, norm([None, None], []), weight, bias, shape)
 
 
 def _affine(at: Lowering, token: Token, weight, bias, shape: list[int | str]) -> Token:
@@ -77,7 +80,10 @@ def instance_norm(at: Lowering, x, weight, bias, mean, var, use_input_stats, mom
 
 
 def _grouped(at: Lowering, x, groups: int, weight, bias, eps: float) -> Token:
-    return _scaled(at, x, "group_norm", weight, bias, _channels(at, x), groups=groups, eps=eps)
+    def norm(inputs, used) -> Token:
+        return at.add("group_norm", [at.value(x), *inputs], used, groups=groups, eps=eps)
+
+    return _scaled(at, norm, weight, bias, _channels(at, x))
 
 
 def _channels(at: Lowering, x) -> list[int | str]:
@@ -89,7 +95,11 @@ def _channels(at: Lowering, x) -> list[int | str]:
 def rms_norm(at: Lowering, x, shape, weight, eps) -> Token:
     eps = torch.finfo(torch.float32).eps if eps is None else eps
     dims = len(shape)
-    return _scaled(at, x, "layer_norm", weight, None, at.sizes(x)[-dims:], dims=dims, eps=eps, rms=True)
+
+    def norm(inputs, used) -> Token:
+        return at.add("layer_norm", [at.value(x), *inputs], used, dims=dims, eps=eps, rms=True)
+
+    return _scaled(at, norm, weight, None, at.sizes(x)[-dims:])
 
 
 @lowers("aten._native_batch_norm_legit_no_training.default")

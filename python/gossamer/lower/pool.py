@@ -191,19 +191,35 @@ def _padded(at: Lowering, x, amounts: list[int], mode: str, value: float | None)
     # torch lists the last dimension first.
     pairs = [[0, 0]] * (rank - len(amounts) // 2) + [list(amounts[i : i + 2]) for i in range(0, len(amounts), 2)][::-1]
     token, sizes = at.value(x), shape_of(x)
-    kept = [[at.size(p) if not isinstance(p, int) or p > 0 else 0 for p in pair] for pair in pairs]
+    kept = [[0 if _negative(p) else at.size(p) for p in pair] for pair in pairs]
+    # What is cut from one side may be what the other repeats; a plane goes round without it.
+    cut_last = mode in ("reflect", "replicate")
+    if not cut_last:
+        token = _cut(at, token, sizes, pairs)
     if any(p for pair in kept for p in pair):
         inputs = [token]
         if mode == "constant" and value:
             inputs.append(at.operand(value, at.node.meta["val"].dtype))
         token = at.add("pad", inputs, padding=kept, mode=mode)
-    # Cut last: what is cut away may be what the other side repeats.
+    if cut_last:
+        wide = [size + sum(map(_added, pair)) for size, pair in zip(sizes, pairs, strict=True)]
+        token = _cut(at, token, wide, pairs)
+    return token
+
+
+def _cut(at: Lowering, token: Token, sizes: list[Any], pairs: list[list[Any]]) -> Token:
+    """A value of those sizes without what negative padding takes off its ends."""
     for axis, pair in enumerate(pairs):
         low, high = (-p if _negative(p) else 0 for p in pair)
         if low or high:
-            added = sum(p if isinstance(p, int) else p.meta["val"].node.expr for p in pair if not _negative(p))
-            token = cut(at, token, axis, low, sizes[axis] + added - high)
+            token = cut(at, token, axis, low, sizes[axis] - high)
     return token
+
+
+def _added(padding: Any) -> Any:
+    if isinstance(padding, int):
+        return max(padding, 0)
+    return padding.meta["val"].node.expr
 
 
 def _negative(padding: Any) -> bool:
