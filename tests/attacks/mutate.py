@@ -301,7 +301,7 @@ def watch(first: int, last: int) -> tuple[int, list[str]]:
             break
         seeds = [int(line) for line in lines if line.isdigit()]
         seed = seeds[-1] if seeds else first
-        if reason and not hangs(seed):
+        if reason and not breaks(seed):
             # The machine was busy with something else.
             first = seed + 1
             continue
@@ -313,14 +313,14 @@ def watch(first: int, last: int) -> tuple[int, list[str]]:
     return ran, found
 
 
-def hangs(seed: int) -> bool:
-    """Whether the file of a seed takes longer than a file may, tried by itself."""
+def breaks(seed: int) -> bool:
+    """Whether the file of a seed breaks a promise when it is tried by itself."""
     command = [sys.executable, __file__, "--worker", str(seed), str(seed + 1)]
     try:
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, timeout=HANG)
+        done = subprocess.run(command, capture_output=True, check=False, timeout=HANG)
     except subprocess.TimeoutExpired:
         return True
-    return False
+    return done.returncode != 0
 
 
 def exhaust(data: bytes) -> None:
