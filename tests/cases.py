@@ -340,6 +340,38 @@ for kernel, more in [
 add("transposed conv of sequences", part(nn.ConvTranspose1d, 4, 6, 3, 2), (4, 9))
 add("transposed conv of one image", part(nn.ConvTranspose2d, 4, 6, 3), lambda n: torch.randn(4, 5, 6), batches=(1,))
 add("unfold and fold", lambda x: (F.unfold(x, 3, 2, 1, 2), F.fold(F.unfold(x, 2), (9, 8), 2)), (3, 9, 8))
+add("conv of a computed weight", lambda x, w: (F.conv2d(x, w[0], padding=1, groups=2),
+    F.conv1d(x[:, :, 0], w[0, :, :, 0], groups=2)), (4, 7, 6), (4, 2, 3, 3), batches=(2, 3))  # fmt: skip
+add("linear of a computed weight", lambda x, w: F.linear(x, w[0].t(), w[0, :4, 0].repeat(1)[:3]), (5, 4), (4, 3))
+add("transposed conv of a computed weight", lambda x, w: F.conv_transpose2d(x, w[:4], stride=2, groups=2),
+    (4, 5, 6), (3, 3, 2), batches=(4,))  # fmt: skip
+add("linear of a vector", part(nn.Linear, 7, 5), lambda n: torch.randn(7), batches=(1,))
+add("matrix times vector", part(lambda: Fn(part(torch.mv, torch.randn(6, 7)))), lambda n: torch.randn(7), batches=(1,))
+add("bilinear", part(nn.Bilinear, 4, 5, 6), (3, 4), (3, 5))
+add("norms of computed weights", lambda x, w: (F.layer_norm(x, (5,), w[0]), F.rms_norm(x, (5,), w[0]),
+    F.group_norm(x, 2, w[0, :4], w[0, 1:]), F.batch_norm(x, w[0, :4], w[0, 1:].abs() + 1, w[0, :4])),
+    (4, 5), (5,))  # fmt: skip
+add("batch norm of the batch", part(nn.BatchNorm2d, 6, track_running_stats=False), (6, 5, 5))
+add("instance norm of training", part(lambda: Used(nn.InstanceNorm2d(6, track_running_stats=True), 6, 5, 5)), (6, 5, 5))
+add("local response norm", part(nn.LocalResponseNorm, 3), (7, 5, 6))
+add("pools with places", lambda x: (*F.max_pool2d(x, 3, 2, 1, ceil_mode=True, return_indices=True),
+    *F.adaptive_max_pool2d(x, (3, 2), return_indices=True)), (3, 8, 7))  # fmt: skip
+add("scatter by", lambda x, i: (*(x.scatter_reduce(1, i, x[:, :3], by, include_self=own)
+    for by in ("sum", "prod", "mean", "amax", "amin") for own in (True, False)),
+    x.long().scatter_reduce(1, i, i, "amax"), x.scatter(1, i, 2.0, reduce="multiply")),
+    (4, 5), ids(3, 5, high=4))  # fmt: skip
+add("put", lambda x, i: (_put(x, i[0]), x.index_add(1, i[0], x[:, :3]),
+    x.index_put((i[0] * 0, i[0]), x[:3, 0], accumulate=True), x.index_fill(2, i[0], 7.0), x.masked_fill(x > 1, 3)),
+    (4, 5), ids(3, high=4), batches=(4,))  # fmt: skip
+add("index axes apart", lambda x, i: (x[i[0], :, i[0]], x[:, i[0], :, i[0]]), (4, 5, 4), ids(3, high=4), batches=(4,))
+add("assign every second", lambda x: torch.slice_scatter(x, x[:, ::2] * 2, 1, 0, None, 2), (6, 5))
+add("diagonals", lambda x: (x.diagonal(1, 1, 2), x.diagonal(-1, 2, 1), torch.einsum("bii->b", x)), (5, 5))
+add("windows", lambda x: (x.unfold(1, 3, 2), x.unfold(2, 2, 1)), (7, 5))
+add("bounds that are computed", lambda x, y: (x.clamp(y, y + 1), x.clamp(min=y), torch.fmax(x, y)), (3, 7), (3, 7))
+add("signs", lambda x, y: (x.copysign(y), x.signbit(), torch.hypot(x, y), torch.special.erfc(x), x.round(decimals=2)),
+    (3, 7), (3, 7))  # fmt: skip
+add("kinds of number", lambda x: (x.isnan(), x.isinf(), x.log().nan_to_num(), x.nansum(1)), (3, 7))
+add("replicated beyond what is cut", lambda x: F.pad(x, (-4, 5, 1, -2), mode="replicate"), (3, 5, 4))
 add("lengths", lambda x: (torch.arange(x.shape[1]) * x, torch.arange(2, x.shape[1], 3).float()), (7,))
 add("attention shared heads", part(lambda: Fn(part(F.scaled_dot_product_attention, enable_gqa=True))),
     (4, 5, 8), (2, 5, 8), (2, 5, 8))  # fmt: skip
@@ -350,6 +382,12 @@ add("constants", lambda x: (torch.zeros_like(x), x + torch.ones(5), torch.full((
 add("triangle", lambda x: (x.tril(), x.triu(1)), (4, 5))
 add("several outputs", lambda x: {"a": x + 1, "b": [x, x * 2]}, (4, 5))
 add("one output thrice", lambda x: (x, x + 1, x), (4, 5))
+
+
+def _put(x: Tensor, places: Tensor) -> Tensor:
+    y = x.clone()
+    y[:, places] = x[:, :3]
+    return y
 
 
 def _assigned(x: Tensor) -> Tensor:

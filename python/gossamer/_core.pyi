@@ -66,6 +66,7 @@ def load(
     isa: str | None = None,
     mmap: bool = True,
     max_memory: int | None = None,
+    winograd: bool = False,
     dense: bool = False,
 ) -> Model:
     """Loads a file; see `gossamer.runtime.load`.
@@ -76,6 +77,7 @@ def load(
         isa: The highest tier to use.
         mmap: Map the file instead of reading it.
         max_memory: Bytes a run may use beside the weights.
+        winograd: Compute 3 x 3 convolutions by Winograd's method.
         dense: Expand every weight, as a runtime would that knows nothing of compression; to compare with.
 
     Raises:

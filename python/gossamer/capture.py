@@ -10,12 +10,15 @@ import copy
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.nn.modules import transformer
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils import prune
@@ -24,7 +27,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils import _pytree as pytree
 
 from ._core import Error, UnsupportedOpError
-from .program import Program, shape_of, size_of, submodule
+from .program import Program, module_path, shape_of, size_of, source_line, submodule
 
 # Kept whole: a kernel, or a lowering, sees more in them than in their parts. All else goes to torch's core ops.
 # fmt: off
@@ -34,7 +37,7 @@ KEPT = frozenset({
     "softplus", "log_sigmoid", "hardshrink", "softshrink", "threshold", "clamp_min", "clamp_max", "softmax",
     "log_softmax", "prelu", "rms_norm", "layer_norm", "group_norm", "instance_norm", "batch_norm",
     "scaled_dot_product_attention", "std", "var", "var_mean",
-    "max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d",
+    "bilinear", "max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d",
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d",
     "pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d",
     "upsample_nearest1d", "upsample_nearest2d", "upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d",
@@ -79,7 +82,7 @@ def capture(model: nn.Module | ExportedProgram, example_inputs: Sequence[Any], d
     for value in pytree.tree_leaves(example):
         if isinstance(value, Tensor) and value.device.type != "cpu":
             raise Error(f"an example input is on {value.device}: convert on the CPU, with module.cpu() and input.cpu()")
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), _masks_as_given():
         # What torch deprecates inside its own export is not the caller's to act on.
         warnings.simplefilter("ignore")
         if isinstance(model, ExportedProgram):
@@ -94,6 +97,20 @@ def capture(model: nn.Module | ExportedProgram, example_inputs: Sequence[Any], d
             exported = _export(module, example, None)
             notes = [*notes, f"every dimension is fixed to the example's, batch included: {_first_line(reason)}"]
             return _flatten(exported, example, notes=notes)
+
+
+@contextmanager
+def _masks_as_given() -> Iterator[None]:
+    """Keeps torch's transformers from looking at the values of a mask, which no export can follow.
+
+    They look whether it is the causal one, for which attention has a faster way; as a mask it computes the same.
+    """
+    detect = transformer._detect_is_causal_mask
+    transformer._detect_is_causal_mask = lambda mask, is_causal=None, size=None: bool(is_causal)
+    try:
+        yield
+    finally:
+        transformer._detect_is_causal_mask = detect
 
 
 def _prepared(module: nn.Module) -> tuple[nn.Module, list[str]]:
@@ -291,7 +308,10 @@ def _flatten(
     notes: list[str] | None = None,
 ) -> Program:
     """Decomposes a program; weights become attributes again, and its inputs and outputs tensors alone."""
-    exported = exported.run_decompositions(decompositions())
+    try:
+        exported = exported.run_decompositions(decompositions())
+    except Exception as error:
+        raise Error(f"torch.export could not take the model apart: {_first_line(error)}") from error
     signature = exported.graph_signature
     specs = {spec.arg.name: spec for spec in signature.input_specs if hasattr(spec.arg, "name")}
     state = {**exported.state_dict, **exported.constants}
@@ -344,7 +364,19 @@ def _flatten(
     graph.output(tuple(results))
     module = fx.GraphModule(root, graph, class_name="Program")
     tensors = tuple(flat[i] for i, _ in kept)
-    return Program(module, tensors, module(*tensors), titles, _symbols(kept, names or {}), notes or [])
+    try:
+        expected = module(*tensors)
+    except Exception as error:
+        # torch checks as it runs what it took for granted of a shape that only the values tell.
+        unknown = [n for n in graph.nodes if free_unbacked_symbols(n.meta.get("val"))]
+        if not unknown:
+            raise Error(f"the captured model does not run on the example: {_first_line(error)}") from error
+        first = f"{module_path(unknown[0]) or '(the model itself)'}: {unknown[0].target}"
+        raise UnsupportedOpError(
+            f"{first}: the shape of its result depends on the values of the inputs: gossamer knows every shape before"
+            f" it runs\n    {source_line(unknown[0])}"
+        ) from error
+    return Program(module, tensors, expected, titles, _symbols(kept, names or {}), notes or [])
 
 
 def _output_names(exported: ExportedProgram) -> list[str]:

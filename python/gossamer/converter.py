@@ -96,7 +96,8 @@ def _check(program: Program, lowering: Lowering, want: Sequence[Tensor], path: P
     """
     model = runtime.load(path)
     answer = model.run(*(t.contiguous() for t in program.example))
-    answers = answer if isinstance(answer, tuple) else (answer,)
+    # A model without inputs answers in numpy.
+    answers = [torch.as_tensor(a) for a in (answer if isinstance(answer, tuple) else (answer,))]
     problem = disagreement(program, answers, want)
     if problem:
         raise Error(

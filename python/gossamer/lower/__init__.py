@@ -19,7 +19,7 @@ from torch import Tensor, fx
 
 from .. import ops  # noqa: F401  (defines torch.ops.gossamer)
 from .._core import Builder, Error, UnsupportedOpError
-from ..program import Program, arguments, module_path, shape_of, source_line
+from ..program import Program, arguments, module_path, shape_of, size_of, source_line
 
 Token: TypeAlias = str
 Lower: TypeAlias = Callable[..., Any]
@@ -139,8 +139,13 @@ class Lowering:
         return self._tokens[node]
 
     def sizes(self, node: fx.Node | None = None) -> list[int | str]:
-        """The shape of a node's value (by default that of the node at hand), as the file writes sizes."""
-        return [self.size(size) for size in shape_of(node or self.node)]
+        """The shape of a node's value (by default that of the node at hand), as the file writes sizes.
+
+        Where an op returns several values, it is the first one's.
+        """
+        value = (node or self.node).meta["val"]
+        shape = (value[0] if isinstance(value, (tuple, list)) else value).shape
+        return [self.size(size_of(size)) for size in shape]
 
     def size(self, size: Any) -> int | str:
         """A size as the file writes it."""
@@ -161,11 +166,12 @@ class Lowering:
             self._alive.append(value)
         return self._stored[key]
 
-    def keep(self, value: Tensor, name: str) -> Token:
-        """Stores plain numbers that a lowering made, once for each name."""
-        if name not in self._stored:
-            self._stored[name] = self.builder.tensor(self._unique(name), value.contiguous().numpy())
-        return self._stored[name]
+    def keep(self, value: Tensor, name: str, key: Any = None) -> Token:
+        """Stores plain numbers that a lowering made, once for each key, which by default is the name."""
+        key = name if key is None else (name, key)
+        if key not in self._stored:
+            self._stored[key] = self.builder.tensor(self._unique(name), value.contiguous().numpy())
+        return self._stored[key]
 
     def matrix(self, node: fx.Node, groups: int = 1) -> Token:
         """Stores the weight of a layer, (m, ...), as a matrix of m rows, once however many layers share it."""
@@ -229,13 +235,15 @@ class Lowering:
                 lost.add(node)
                 problems.append(_problem(node, str(error)))
             progress()
-        if problems:
-            count = f"{len(problems)} operations" if len(problems) > 1 else "1 operation"
-            raise UnsupportedOpError(f"{count} of this model cannot be converted:\n" + "\n".join(problems))
+        _refuse(problems)
         results = next(iter(n for n in self.program.graph.nodes if n.op == "output")).args[0]
         for name, node in zip(self.program.outputs, results, strict=True):
             self.node = node
-            self.builder.output(name, self.value(node), self.sizes(node))
+            try:
+                self.builder.output(name, self.value(node), self.sizes(node))
+            except (Unsupported, Error) as error:
+                problems.append(_problem(node, str(error)))
+        _refuse(problems)
 
     def _lower(self, node: fx.Node) -> Any:
         lowering = LOWERINGS.get(_target(node))
@@ -243,6 +251,8 @@ class Lowering:
             name = _target(node).split(".")[1] if "." in _target(node) else ""
             if name.removesuffix("_cell") in _RECURRENT:
                 raise Unsupported("recurrent layers are not supported: gossamer runs feed-forward networks")
+            if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+                raise Unsupported("it draws random numbers, as training does: gossamer answers alike every time")
             raise Unsupported("gossamer has no such operation")
         for value in _values(node.meta["val"]):
             type_name(value.dtype)
@@ -272,6 +282,13 @@ def factors(program: Program) -> dict[fx.Node, fx.Node]:
         if pointwise and bare and first not in pairs and r * (m + k) < m * k:
             pairs[second] = first
     return pairs
+
+
+def _refuse(problems: list[str]) -> None:
+    """Raises what there is to say of nodes that cannot be lowered."""
+    if problems:
+        count = f"{len(problems)} operations" if len(problems) > 1 else "1 operation"
+        raise UnsupportedOpError(f"{count} of this model cannot be converted:\n" + "\n".join(problems))
 
 
 def _values(value: Any) -> list[Tensor]:
@@ -365,6 +382,8 @@ def _text(e: sympy.Expr, symbols: dict[str, str]) -> str:
         return f"(({parts[0]})//({parts[1]}))"
     if kind in ("Mod", "PythonMod"):
         return f"({parts[0]} - ({parts[0]})//({parts[1]})*({parts[1]}))"
+    if any(str(symbol) not in symbols for symbol in e.free_symbols):
+        raise Unsupported("a size depends on the values of the inputs: gossamer knows every shape before it runs")
     raise Unsupported(f"the size {e} cannot be written with + - * //")
 
 

@@ -62,11 +62,62 @@ def truth(at: Lowering, x) -> Token:
     return token if dtype == torch.bool else at.add("binary", [token, at.operand(0, dtype)], fn="ne")
 
 
+@lowers("aten.isnan.default")
+def isnan(at: Lowering, x) -> Token:
+    return not_a_number(at, at.value(x))
+
+
+def not_a_number(at: Lowering, token: Token) -> Token:
+    """Which elements are none; of integers, none is."""
+    return at.add("binary", [token, token], fn="ne")
+
+
+@lowers("aten.isinf.default")
+def isinf(at: Lowering, x) -> Token:
+    size = at.add("map", [at.value(x, torch.float32)], fn="abs")
+    return at.add("binary", [size, at.operand(float("inf"), torch.float32)], fn="eq")
+
+
+@lowers("aten.signbit.default")
+def signbit(at: Lowering, x) -> Token:
+    return negative(at, at.value(x), x.meta["val"].dtype)
+
+
+def negative(at: Lowering, token: Token, dtype: torch.dtype) -> Token:
+    """Which elements have a minus before them; -0 has."""
+    zero = at.operand(0, dtype)
+    below = at.add("binary", [token, zero], fn="lt")
+    if not dtype.is_floating_point:
+        return below
+    # One over -0 is -inf.
+    turned = at.add("binary", [at.add("map", [token], fn="reciprocal"), zero], fn="lt")
+    return at.add("binary", [below, turned], fn="or")
+
+
+@lowers("aten.erfc.default")
+def erfc(at: Lowering, x) -> Token:
+    y = at.add("map", [at.value(x, torch.float32)], fn="erf")
+    return at.add("binary", [at.operand(1, torch.float32), y], fn="sub")
+
+
+@lowers("aten.round.decimals")
+def round_decimals(at: Lowering, x, decimals: int) -> Token:
+    token = at.value(x)
+    if decimals == 0:
+        return at.add("map", [token], fn="round")
+    power = at.operand(10.0 ** abs(decimals), torch.float32)
+    there, back = ("mul", "div") if decimals > 0 else ("div", "mul")
+    token = at.add("map", [at.add("binary", [token, power], fn=there)], fn="round")
+    return at.add("binary", [token, power], fn=back)
+
+
 @lowers("aten.prelu.default")
 def prelu(at: Lowering, x, weight) -> Token:
     token, slope = at.value(x), at.value(weight)
     rank, channels = x.meta["val"].dim(), weight.meta["val"].numel()
-    slope = at.add("reshape", [slope], shape=[channels, *[1] * (rank - 2)] if rank > 1 else [channels])
+    # One slope for each channel, which is axis 1; a single one is for all.
+    shape = [channels, *[1] * (rank - 2)] if rank > 1 and channels > 1 else [channels] * min(rank, 1)
+    slope = at.add("reshape", [slope], shape=shape)
     negative = at.add("binary", [token, at.operand(0.0, torch.float32)], fn="min")
     negative = at.add("binary", [negative, slope], fn="mul")
     return at.add("binary", [at.add("map", [token], fn="relu"), negative], fn="add")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, fx
 
 from . import Lowering, Token, Unsupported, lowers, type_name
-from .activation import truth
+from .activation import negative, not_a_number, truth
 
 
 def _common(*values: fx.Node | float | int | bool) -> torch.dtype:
@@ -48,6 +48,8 @@ _PLAIN = {
     "div.Scalar": "div",
     "maximum.default": "max",
     "minimum.default": "min",
+    "clamp_min.Tensor": "max",
+    "clamp_max.Tensor": "min",
     "remainder.Tensor": "mod",
     "remainder.Scalar": "mod",
     "fmod.Tensor": "fmod",
@@ -61,6 +63,57 @@ _PLAIN = {
 def plain(at: Lowering, a, b) -> Token:
     # In the type of the result: a division of integers is one of floats.
     return binary(at, _PLAIN[str(at.node.target).partition(".")[2]], a, b, at.node.meta["val"].dtype)
+
+
+@lowers("aten.fmax.default", "aten.fmin.default")
+def number_first(at: Lowering, a, b) -> Token:
+    dtype = at.node.meta["val"].dtype
+    x, y = at.operand(a, dtype), at.operand(b, dtype)
+    token = at.add("binary", [x, y], fn=at.function()[1:])
+    if not dtype.is_floating_point:
+        return token
+    token = at.add("where", [not_a_number(at, y), x, token])
+    return at.add("where", [not_a_number(at, x), y, token])
+
+
+@lowers("aten.clamp.Tensor")
+def clamp(at: Lowering, x, lo, hi) -> Token:
+    dtype = at.node.meta["val"].dtype
+    token = at.value(x, dtype)
+    for fn, bound in (("max", lo), ("min", hi)):
+        if bound is not None:
+            token = at.add("binary", [token, at.value(bound, dtype)], fn=fn)
+    return token
+
+
+@lowers("aten.copysign.Tensor", "aten.copysign.Scalar")
+def copysign(at: Lowering, a, b) -> Token:
+    dtype = at.node.meta["val"].dtype
+    size = at.add("map", [at.value(a, dtype)], fn="abs")
+    minus = negative(at, at.operand(b, dtype), dtype)
+    return at.add("where", [minus, at.add("map", [size], fn="neg"), size])
+
+
+@lowers("aten.ldexp.Tensor")
+def ldexp(at: Lowering, a, b) -> Token:
+    dtype = at.node.meta["val"].dtype
+    power = at.add("map", [at.value(b, dtype)], fn="exp2")
+    return at.add("binary", [at.value(a, dtype), power], fn="mul")
+
+
+@lowers("aten.hypot.default")
+def hypot(at: Lowering, a, b) -> Token:
+    dtype = at.node.meta["val"].dtype
+    x, y = (at.add("map", [at.value(v, dtype)], fn="abs") for v in (a, b))
+    # The longer side times a root that cannot overflow.
+    long, short = (at.add("binary", [x, y], fn=fn) for fn in ("max", "min"))
+    square = at.add("map", [at.add("binary", [short, long], fn="div")], fn="square")
+    root = at.add("map", [at.add("binary", [square, at.operand(1, dtype)], fn="add")], fn="sqrt")
+    # Where that quotient is none, both are zero or infinite.
+    plain = at.add("binary", [short, at.operand(0, dtype)], fn="eq")
+    endless = at.add("binary", [long, at.operand(float("inf"), dtype)], fn="eq")
+    plain = at.add("binary", [plain, endless], fn="or")
+    return at.add("where", [plain, long, at.add("binary", [long, root], fn="mul")])
 
 
 @lowers("aten.div.Tensor_mode", "aten.div.Scalar_mode")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import fx
 
 from ..ops import ACTIVATIONS
+from ..passes.name_layers import window_padding
 from ..program import shape_of
-from . import Lowering, Token, lowers
+from . import Lowering, Token, Unsupported, lowers
+from .pool import batched, spread, times
 
 
 def activation(name: str, params: list[float]) -> dict[str, Any] | None:
@@ -74,15 +77,79 @@ def geometry(kernel, stride, padding, dilation) -> dict[str, Any]:
     return {"kernel": list(kernel), "stride": list(stride), "padding": pairs, "dilation": list(dilation)}
 
 
-@lowers("aten.matmul.default", "aten.bmm.default", "aten.mm.default")
+@lowers("aten.conv1d.default", "aten.conv2d.default", "aten.conv1d.padding", "aten.conv2d.padding")
+def computed_conv(at: Lowering, x, weight, bias, stride, padding, dilation, groups) -> Token:
+    """A convolution whose weight is computed: its windows side by side, times that."""
+    m, depth, *kernel = shape_of(weight)
+    n = len(kernel)
+    if not all(isinstance(size, int) for size in (m, depth, *kernel)):
+        raise Unsupported("a weight whose shape depends on the inputs")
+    pads = window_padding(padding, kernel, dilation)
+    window = geometry(kernel, spread(stride, n), pads, spread(dilation, n))
+    out = at.sizes()[-n:]
+    taps = depth * math.prod(kernel)
+    rows = at.add("reshape", [at.value(weight)], shape=[groups, m // groups, taps])
+
+    def make(image: Token) -> Token:
+        batch = at.sizes(x)[0] if len(shape_of(x)) > n + 1 else 1
+        columns = at.add("unfold", [image], **window)
+        columns = at.add("reshape", [columns], shape=[batch, groups, taps, times(out)])
+        y = at.add("matmul", [rows, columns])
+        y = at.add("reshape", [y], shape=[batch, m, *out])
+        if bias is None:
+            return y
+        addend = at.add("reshape", [at.value(bias)], shape=[m, *[1] * n])
+        return at.add("binary", [y, addend], fn="add")
+
+    return batched(at, x, n, make)
+
+
+@lowers("aten.linear.default")
+def computed_linear(at: Lowering, x, weight, bias) -> Token:
+    """A linear layer whose weight is computed."""
+    rank = len(shape_of(weight))
+    turned = at.value(weight)
+    if rank == 2:
+        turned = at.add("permute", [turned], axes=[1, 0])
+    y = multiplied(at, at.value(x), at.sizes(x), turned, at.sizes(weight)[::-1])
+    return y if bias is None else at.add("binary", [y, at.value(bias)], fn="add")
+
+
+@lowers("aten.bilinear.default")
+def bilinear(at: Lowering, x1, x2, weight, bias) -> Token:
+    """`x1 · W[m] · x2` for each output m: a linear layer of x1 for each pair of output and element of x2."""
+    m, k, j = shape_of(weight)
+    known = at.program.constant(weight)
+    *rows, _ = at.sizes(x1)
+    pairs = [times(rows or [1]), k]
+    left = at.add("reshape", [at.value(x1)], shape=pairs)
+    used = [] if bias is None else [bias]
+    if known is None:
+        turned = at.add("permute", [at.value(weight)], axes=[1, 0, 2])
+        turned = at.add("reshape", [turned], shape=[k, m * j])
+        y = at.add("matmul", [left, turned])
+    else:
+        matrix = at.made_matrix(known.permute(0, 2, 1).reshape(m * j, k).contiguous(), f"{weight.target}.pairs", 1)
+        y = at.add("linear", [left, matrix, None, None], [weight, *used], activation=None)
+    y = at.add("reshape", [y], shape=[times(rows or [1]), m, j])
+    right = at.add("reshape", [at.value(x2)], shape=[times(rows or [1]), j, 1])
+    y = at.add("matmul", [y, right])
+    y = at.add("reshape", [y], shape=at.sizes())
+    return y if bias is None else at.add("binary", [y, at.value(bias)], fn="add")
+
+
+@lowers("aten.matmul.default", "aten.bmm.default", "aten.mm.default", "aten.mv.default", "aten.dot.default")
 def matmul(at: Lowering, a, b) -> Token:
     return product(at, a, b)
 
 
 def product(at: Lowering, a: fx.Node, b: fx.Node) -> Token:
     """The product of two values, either of which may be a vector."""
-    left, right = at.sizes(a), at.sizes(b)
-    x, y = at.value(a), at.value(b)
+    return multiplied(at, at.value(a), at.sizes(a), at.value(b), at.sizes(b))
+
+
+def multiplied(at: Lowering, x: Token, left: list[int | str], y: Token, right: list[int | str]) -> Token:
+    """The product of two values of those shapes, as `torch.matmul` takes it."""
     if len(left) == 1:
         x = at.add("reshape", [x], shape=[1, *left])
     if len(right) == 1:
@@ -91,10 +158,12 @@ def product(at: Lowering, a: fx.Node, b: fx.Node) -> Token:
     return at.add("reshape", [z], shape=at.sizes()) if 1 in (len(left), len(right)) else z
 
 
-@lowers("aten.addmm.default", "aten.baddbmm.default")
+@lowers("aten.addmm.default", "aten.baddbmm.default", "aten.addmv.default", "aten.addbmm.default")
 def addmm(at: Lowering, bias, a, b, beta, alpha) -> Token:
     dtype = at.node.meta["val"].dtype
     scaled = product(at, a, b)
+    if at.function() == "addbmm":
+        scaled = at.add("reduce", [scaled], fn="sum", axes=[0], keepdim=False)
     if alpha != 1:
         scaled = at.add("binary", [scaled, at.operand(alpha, dtype)], fn="mul")
     if beta == 0:

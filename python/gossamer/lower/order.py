@@ -7,18 +7,22 @@ from typing import Any
 import torch
 
 from ..program import shape_of
-from . import Lowering, Token, Unsupported, lowers, type_name
+from . import Lowering, Token, lowers, type_name
 
 
 def _ordered(at: Lowering, x, dim: int, descending: bool, **more: Any) -> list[Token | None]:
     dtype = x.meta["val"].dtype
     rank = len(shape_of(x))
-    if rank == 0:
-        raise Unsupported("the order of a single number")
     wide = dtype if dtype.is_floating_point else torch.int64
-    values, places = at.add("sort", [at.value(x, wide)], axis=dim % rank, descending=descending, **more)
+    token = at.value(x, wide)
+    if rank == 0:
+        # One number is a vector of one.
+        token, rank = at.add("reshape", [token], shape=[1]), 1
+    values, places = at.add("sort", [token], axis=dim % rank, descending=descending, **more)
     if wide != dtype:
         values = at.add("cast", [values], dtype=type_name(dtype))
+    if not shape_of(x):
+        return [at.add("reshape", [token], shape=[]) for token in (values, places)]
     return [values, places]
 
 

@@ -19,7 +19,9 @@ def reduced(at: Lowering, x, fn: str, axes, keepdim: bool, **attrs) -> Token:
     dtype = (dtype[0] if isinstance(dtype, (tuple, list)) else dtype).dtype
     token = at.value(x, dtype)
     if rank == 0:
-        return token
+        # One number is a vector of one.
+        token, axes, keepdim = at.add("reshape", [token], shape=[1]), [0], False
+        rank = 1
     return at.add("reduce", [token], fn=fn, axes=sorted(a % rank for a in axes), keepdim=keepdim, **attrs)
 
 
@@ -95,6 +97,16 @@ def any_all(at: Lowering, x) -> Token:
 def var(at: Lowering, x, dim, correction, keepdim) -> Token:
     fn = at.function()
     return reduced(at, x, fn, dim, keepdim, correction=1 if correction is None else correction)
+
+
+@lowers("aten.var.default", "aten.std.default")
+def var_all(at: Lowering, x, unbiased) -> Token:
+    return var(at, x, None, int(unbiased), False)
+
+
+@lowers("aten.var_mean.default")
+def var_mean_all(at: Lowering, x, unbiased) -> list[Token | None]:
+    return var_mean(at, x, None, int(unbiased), False)
 
 
 @lowers("aten.var.dim", "aten.std.dim")

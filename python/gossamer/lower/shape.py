@@ -63,7 +63,7 @@ def repeat(at: Lowering, x, repeats) -> Token:
 def cat(at: Lowering, tensors, dim) -> Token:
     value = at.node.meta["val"]
     # torch lets empty vectors join anything.
-    parts = [n for n in tensors if shape_of(n) != [0]]
+    parts = [n for n in tensors if shape_of(n) != [0]] or tensors[:1]
     return at.add("cat", [at.value(n, value.dtype) for n in parts], axis=dim % value.dim())
 
 
@@ -140,17 +140,59 @@ def _split(at: Lowering, x, dim: int) -> list[Token | None]:
 @lowers("aten.slice_scatter.default")
 def slice_scatter(at: Lowering, x, source, dim, start, end, step) -> Token:
     axis = dim % len(shape_of(x))
-    if step != 1:
-        raise Unsupported("an assignment to every n-th element")
     size = shape_of(x)[axis]
     first, last = _bounds(at, size, start, end)
     token, dtype = at.value(x), at.node.meta["val"].dtype
     parts = [at.value(source, dtype)]
+    if step != 1:
+        return _every(at, x, parts[0], source, axis, first, step)
     if first != 0:
         parts.insert(0, cut(at, token, axis, 0, first))
     if last != size:
         parts.append(cut(at, token, axis, last, size))
     return at.add("cat", parts, axis=axis) if len(parts) > 1 else parts[0]
+
+
+def _every(at: Lowering, x, put: Token, source, axis: int, first: Any, step: int) -> Token:
+    """A value with others put at every n-th place of an axis."""
+    count, rank = shape_of(source)[axis], len(shape_of(x))
+    if not isinstance(first, int):
+        raise Unsupported("an assignment to every n-th element from a place that depends on the inputs' sizes")
+    places = at.add("arange", [], start=first, step=step, count=at.size(count))
+    places = at.add("reshape", [places], shape=[-1, *[1] * (rank - 1 - axis)])
+    places = at.add("expand", [places], shape=at.sizes(source))
+    return at.add("scatter", [at.value(x), places, put], axis=axis, join="put")
+
+
+@lowers("aten.diagonal.default")
+def diagonal(at: Lowering, x, offset, a, b) -> Token:
+    rank = len(shape_of(x))
+    a, b = a % rank, b % rank
+    rows, columns = shape_of(x)[a], shape_of(x)[b]
+    if not isinstance(rows, int) or not isinstance(columns, int):
+        raise Unsupported("the diagonal of a plane whose size depends on the inputs")
+    rest = [axis for axis in range(rank) if axis not in (a, b)]
+    token = at.add("permute", [at.value(x)], axes=[*rest, a, b])
+    token = at.add("reshape", [token], shape=[*(at.sizes(x)[axis] for axis in rest), rows * columns])
+    first = offset if offset >= 0 else -offset * columns
+    count = int(at.sizes()[-1])
+    places = at.keep(torch.arange(count) * (columns + 1) + first, f"diagonal of {rows}x{columns}", (first, count))
+    return at.add("take", [token, places], axis=rank - 2)
+
+
+@lowers("aten.unfold.default")
+def unfold(at: Lowering, x, dim, size, step) -> Token:
+    rank = len(shape_of(x))
+    if rank == 0:
+        return at.add("reshape", [at.value(x)], shape=[1] * size)
+    axis, count = dim % rank, at.sizes()[dim % rank]
+    if not isinstance(count, int):
+        raise Unsupported("windows of a dimension that depends on the inputs")
+    places = (torch.arange(count) * step)[:, None] + torch.arange(size)
+    token = at.add("take", [at.value(x), at.keep(places, f"{count} windows of {size}", step)], axis=axis)
+    # The places within a window are the last dimension.
+    axes = [*range(axis + 1), *range(axis + 2, rank + 1), axis + 1]
+    return at.add("permute", [token], axes=axes)
 
 
 @lowers("aten.select_scatter.default")

@@ -2,48 +2,69 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
+from ..program import shape_of
 from . import Lowering, Token, Unsupported, lowers
-from .pool import batched, spread
+from .pool import batched, spread, times
 
 
 @lowers("aten.conv_transpose1d.default", "aten.conv_transpose2d.input")
 def conv_transpose(at: Lowering, x, weight, bias, stride, padding, output_padding, groups, dilation) -> Token:
     """The product of the weight with every pixel, a window each, and the windows added up."""
-    value = at.program.constant(weight)
-    if value is None or (bias is not None and at.program.constant(bias) is None):
-        raise Unsupported("its weight is computed from the inputs")
-    n = value.dim() - 2
-    kernel = list(value.shape[2:])
+    kernel = shape_of(weight)[2:]
+    if not all(isinstance(size, int) for size in shape_of(weight)):
+        raise Unsupported("a weight whose shape depends on the inputs")
+    n = len(kernel)
     stride, padding, dilation = (spread(v, n) for v in (stride, padding, dilation))
-    token = _taps(at, weight, value, groups)
-    used = [weight] + ([] if bias is None else [bias])
+    # A bias that the file holds is what the sums begin with; one that is computed is added to them.
+    held = bias if bias is not None and at.program.constant(bias) is not None else None
 
     def make(image: Token) -> Token:
-        ones = [1] * n
-        columns = at.add(
-            "conv",
-            [image, token, None, None],
-            used,
-            kernel=ones,
-            stride=ones,
-            padding=[[0, 0]] * n,
-            dilation=ones,
-            groups=groups,
-            activation=None,
-        )
-        return at.add(
+        y = at.add(
             "fold",
-            [columns, *([] if bias is None else [at.value(bias)])],
+            [_columns(at, x, image, weight, held, groups), *([] if held is None else [at.value(held)])],
             output_size=at.sizes()[-n:],
             kernel=kernel,
             stride=stride,
             padding=padding,
             dilation=dilation,
         )
+        if held is bias:
+            return y
+        addend = at.add("reshape", [at.value(bias)], shape=[-1, *[1] * n])
+        return at.add("binary", [y, addend], fn="add")
 
     return batched(at, x, n, make)
+
+
+def _columns(at: Lowering, x, image: Token, weight, bias, groups: int) -> Token:
+    """What each pixel adds to each output channel and tap around it."""
+    value = at.program.constant(weight)
+    c, outputs, *kernel = shape_of(weight)
+    n = len(kernel)
+    if value is None:
+        *batch, _ = at.sizes(x)[:-n]
+        plane, rows = at.sizes(x)[-n:], outputs * math.prod(kernel)
+        taps = at.add("reshape", [at.value(weight)], shape=[groups, c // groups, rows])
+        taps = at.add("permute", [taps], axes=[0, 2, 1])
+        pixels = at.add("reshape", [image], shape=[*(batch or [1]), groups, c // groups, times(plane)])
+        columns = at.add("matmul", [taps, pixels])
+        return at.add("reshape", [columns], shape=[*(batch or [1]), groups * rows, *plane])
+    ones = [1] * n
+    return at.add(
+        "conv",
+        [image, _taps(at, weight, value, groups), None, None],
+        [weight, *([] if bias is None else [bias])],
+        kernel=ones,
+        stride=ones,
+        padding=[[0, 0]] * n,
+        dilation=ones,
+        groups=groups,
+        activation=None,
+    )
 
 
 def _taps(at: Lowering, weight, value: torch.Tensor, groups: int) -> Token:

@@ -82,6 +82,8 @@ class _Space:
     free: Tensor
     pinned: bool = False
     makers: list[str] = field(default_factory=list)
+    height: int = 1
+    """Rows of its layers that are stored together, and so go together."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,11 @@ class _Follower:
         keep: dict[int, Tensor] = {}
         for i in {self._root(i) for i in range(len(self.spaces))}:
             space = self.spaces[i]
+            # To lose one row of a stack would part those below it.
+            stacks = torch.ones(-(-space.size // space.height) * space.height, dtype=torch.bool)
+            stacks[: space.size] = space.free
+            whole = stacks.reshape(-1, space.height).all(1)
+            space.free = space.free & whole.repeat_interleave(space.height)[: space.size]
             if space.pinned or not space.free.any():
                 continue
             index = (~space.free).nonzero().flatten()
@@ -251,6 +258,7 @@ class _Follower:
                 self.parent[y] = x
                 self.spaces[x].pinned |= self.spaces[y].pinned
                 self.spaces[x].makers += self.spaces[y].makers
+                self.spaces[x].height = max(self.spaces[x].height, self.spaces[y].height)
         return True
 
     def _kept(self, segments: tuple[int, ...], keep: dict[int, Tensor], repeat: int = 1) -> Tensor:
@@ -336,6 +344,7 @@ class _Follower:
             self.cuts.append(_Cut(node, _WEIGHT, 1, x.segments, x.repeat))
             self.readers.append((node, x))
         segments = self._new(weight.shape[0], name)
+        self.spaces[segments[0]].height = _height(weight)
         made = _Channels(1 if convolves else -1, segments, 1, silent, constant)
         return self._along(node, made, (_WEIGHT, _BIAS))
 
@@ -425,6 +434,21 @@ def _tensors(node: fx.Node) -> bool:
 
 def _place(value: Tensor) -> int:
     return value.untyped_storage().data_ptr()
+
+
+def _height(weight: Tensor) -> int:
+    """Rows of a weight that have their non-zeros in the same columns, as the file's writer finds them."""
+    there = weight.flatten(1) != 0
+    count = int(there.sum())
+    if count * 2 > there.numel():
+        return 1
+    for height in (height for height in (16, 4, 2) if height <= there.shape[0]):
+        m = there.shape[0] // height * height
+        stacks = there[:m].reshape(m // height, height, -1).any(1)
+        stored = height * int(stacks.sum()) + height * int(there[m:].any(0).sum())
+        if count * 10 >= stored * 9:
+            return height
+    return 1
 
 
 def _pads(node: fx.Node) -> bool:

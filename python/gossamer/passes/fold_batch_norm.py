@@ -37,6 +37,11 @@ def fold_batch_norm(program: Program) -> Program:
 def scale_and_shift(program: Program, norm: fx.Node) -> tuple[Tensor, Tensor] | None:
     """What a batch norm multiplies by and adds to each channel, float64; None where that is not constant."""
     _x, weight, bias, mean, var, _momentum, eps = arguments(norm)
+    return factor_and_addend(program, weight, bias, mean, var, eps)
+
+
+def factor_and_addend(program: Program, weight, bias, mean, var, eps: float) -> tuple[Tensor, Tensor] | None:
+    """What normalising by those multiplies by and adds to each channel, float64; None where that is not constant."""
     mean, var = program.constant(mean), program.constant(var)
     if mean is None or var is None:
         return None

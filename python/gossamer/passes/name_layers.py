@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,21 +30,24 @@ def _is_float(node: fx.Node) -> bool:
 
 def _conv(program: Program, node: fx.Node) -> fx.Node | None:
     x, weight, bias, stride, padding, dilation, groups = arguments(node)
-    kernel = weight.meta["val"].shape[2:]
+    pads = window_padding(padding, weight.meta["val"].shape[2:], dilation)
+    return _make_conv(program, node, x, weight, bias, stride, pads, dilation, groups)
+
+
+def window_padding(padding: int | list[int] | str, kernel: Sequence[int], dilation: int | list[int]) -> list[int]:
+    """What torch's `padding` of a convolution puts around a plane: low and high for each dimension, flat."""
     if padding == "same":
         # torch puts the odd one at the end.
         total = [d * (k - 1) for d, k in zip(_spread(dilation, kernel), kernel, strict=True)]
-        pads = [p for t in total for p in (t // 2, t - t // 2)]
-    else:
-        pads = [p for p in _spread(0 if padding == "valid" else padding, kernel) for _ in range(2)]
-    return _make_conv(program, node, x, weight, bias, stride, pads, dilation, groups)
+        return [p for t in total for p in (t // 2, t - t // 2)]
+    return [p for p in _spread(0 if isinstance(padding, str) else padding, kernel) for _ in range(2)]
 
 
 def _convolution(program: Program, node: fx.Node) -> fx.Node | None:
     x, weight, bias, stride, padding, dilation, transposed, _output_padding, groups = arguments(node)
     if transposed:
         return None
-    pads = [p for p in _spread(padding, weight.meta["val"].shape[2:]) for _ in range(2)]
+    pads = window_padding(padding, weight.meta["val"].shape[2:], dilation)
     return _make_conv(program, node, x, weight, bias, stride, pads, dilation, groups)
 
 
@@ -66,7 +69,7 @@ def _make_conv(program, node, x, weight, bias, stride, pads, dilation, groups) -
     return program.call(aten.squeeze.dims, (y, [0]), like=node)
 
 
-def _spread(value: int | list[int], kernel: tuple[int, ...]) -> list[int]:
+def _spread(value: int | list[int], kernel: Sequence[int]) -> list[int]:
     """One value a spatial dimension: torch lets one stand for all."""
     values = [value] if isinstance(value, int) else list(value)
     return values * len(kernel) if len(values) == 1 else values
@@ -110,6 +113,8 @@ def _matmul(program: Program, node: fx.Node) -> fx.Node | None:
     x, weight = arguments(node)
     if program.constant(x) is not None and weight.meta["val"].dim() == 2:
         return _from_left(program, node, x, weight)
+    if program.constant(x) is not None and weight.meta["val"].dim() == 1:
+        return _make_linear(program, node, weight, x, None)
     return _make_transposed(program, node, x, weight, None)
 
 
@@ -143,7 +148,7 @@ def _turned(program: Program, before: fx.Node, x: fx.Node) -> fx.Node:
 
 def _make_transposed(program: Program, node: fx.Node, x, weight, bias) -> fx.Node | None:
     value = program.constant(weight)
-    if value is None or value.dim() != 2 or x.meta["val"].dim() < 2 or not _is_float(node):
+    if value is None or value.dim() != 2 or not _is_float(node):
         return None
     # A view: where the constant was itself a transposed weight, this is that weight again, and is stored once.
     turned = program.add_constant(weight.target, value.t(), before=node)
@@ -155,11 +160,20 @@ def _make_transposed(program: Program, node: fx.Node, x, weight, bias) -> fx.Nod
 
 def _make_linear(program: Program, node: fx.Node, x, weight, bias) -> fx.Node | None:
     value = program.constant(weight)
-    if value is None or value.dim() != 2 or not _is_float(node) or x.meta["val"].dim() < 2:
+    if value is None or value.dim() != 2 or not _is_float(node):
         return None
     # A layer's bias is a vector of its outputs; anything else is added apart.
     added = bias is not None and not _is_bias(program.constant(bias), value.shape[0])
-    y = program.call(gossamer.linear.default, (x, weight, None if added else bias, None, "", []), like=node)
+    rows: tuple[Any, ...] = (x, weight, None if added else bias, None, "", [])
+    if x.meta["val"].dim() > 1:
+        y = program.call(gossamer.linear.default, rows, like=node)
+    else:
+        # A vector is one row.
+        row = program.call(aten.unsqueeze.default, (x, 0), like=node)
+        row.meta["val"] = x.meta["val"].unsqueeze(0)
+        made = program.call(gossamer.linear.default, (row, *rows[1:]), like=node)
+        made.meta["val"] = node.meta["val"].unsqueeze(0)
+        y = program.call(aten.squeeze.dims, (made, [0]), like=node)
     return program.call(aten.add.Tensor, (y, bias), like=node) if added else y
 
 
@@ -177,6 +191,7 @@ REWRITES: dict[str, Callable[[Program, fx.Node], fx.Node | None]] = {
     "aten.addmm.default": _addmm,
     "aten.mm.default": _matmul,
     "aten.matmul.default": _matmul,
+    "aten.mv.default": _matmul,
     "gossamer.linear_w8.default": _linear_w8,
     "gossamer.conv_w8.default": _conv_w8,
 }

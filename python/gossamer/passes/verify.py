@@ -35,7 +35,7 @@ def disagreement(program: Program, got: Sequence[Tensor], want: Sequence[Tensor]
     for i, (name, a, b) in enumerate(zip(program.outputs, got, want, strict=True)):
         if a.shape != b.shape or a.dtype != b.dtype:
             return f"output {name} is {a.dtype} {list(a.shape)}, in torch {b.dtype} {list(b.shape)}"
-        error, bound = difference(a, b), tolerance(program, b)
+        error, bound = difference(a, b), tolerance(program, b, i)
         if error <= bound:
             continue
         if _rounds(program):
@@ -61,18 +61,32 @@ def difference(got: Tensor, want: Tensor) -> float:
     return float(torch.where(same, 0.0, (a - b).abs()).nan_to_num(nan=float("inf")).max())
 
 
-def tolerance(program: Program, want: Tensor) -> float:
+def tolerance(program: Program, want: Tensor, output: int | None = None) -> float:
     """How far apart two evaluations of a program in float32 may be expected to be.
 
     A sum of k products is off by some √k units of rounding, and the errors of a network's layers add up: the sum over
-    all of them, of both evaluations, in units of the largest finite output. Integers have to be equal.
+    all of them (where `output` says which output is meant, over those that it depends on), of both evaluations, in
+    units of the largest finite output. Integers have to be equal.
     """
     if not want.is_floating_point():
         return 0.0
-    units = sum(_length(node) ** 0.5 for node in program.graph.nodes)
+    nodes = program.graph.nodes if output is None else _sources(program, output)
+    units = sum(_length(node) ** 0.5 for node in nodes)
     finite = want[want.isfinite()]
     scale = float(finite.abs().max()) if finite.numel() else 0.0
     return 8 * _UNIT * max(units, 1.0) * max(scale, torch.finfo(torch.float32).tiny)
+
+
+def _sources(program: Program, output: int) -> set[fx.Node]:
+    """The nodes that an output depends on."""
+    results = next(n for n in program.graph.nodes if n.op == "output").args[0]
+    found, left = set(), [results[output]]
+    while left:
+        node = left.pop()
+        if node not in found:
+            found.add(node)
+            left += node.all_input_nodes
+    return found
 
 
 def _length(node: fx.Node) -> int:

@@ -194,11 +194,22 @@ impl Planner<'_> {
     }
 }
 
+/// What a plan may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Means {
+    /// The highest tier.
+    pub tier: Tier,
+    /// Threads.
+    pub threads: usize,
+    /// Convolutions that round otherwise than sums do.
+    pub winograd: bool,
+}
+
 /// Makes the plan of a graph for given input shapes.
 ///
 /// # Errors
 /// [`Error::Shape`] where the shapes do not fit; [`Error::Graph`] where an op cannot run so.
-pub fn plan(graph: &Graph, shapes: &[&[usize]], tier: Tier, threads: usize) -> Result<Plan> {
+pub fn plan(graph: &Graph, shapes: &[&[usize]], means: Means) -> Result<Plan> {
     let inferred = graph.infer(shapes)?;
     let tensors: Vec<Meta> = graph.tensors.iter().map(meta_of).collect();
     let mut needed = vec![0; inferred.values.len()];
@@ -227,13 +238,13 @@ pub fn plan(graph: &Graph, shapes: &[&[usize]], tier: Tier, threads: usize) -> R
     }
     for n in 0..graph.nodes.len() {
         let named = |error| at_node(&graph.nodes[n], error);
-        planner.node(n, &inferred, &tensors, &needed, (tier, threads)).map_err(named)?;
+        planner.node(n, &inferred, &tensors, &needed, means).map_err(named)?;
     }
     let outputs = planner.outputs(&tensors)?;
     let inputs = inferred.values[..graph.inputs.len()].to_vec();
     let (steps, arena) = planner.place()?;
     let scratch = steps.iter().map(|planned| planned.step.scratch).max().unwrap_or(0).next_multiple_of(ALIGN);
-    Ok(Plan { steps, inputs, outputs, arena, scratch, threads })
+    Ok(Plan { steps, inputs, outputs, arena, scratch, threads: means.threads })
 }
 
 impl Planner<'_> {
@@ -244,7 +255,7 @@ impl Planner<'_> {
         inferred: &crate::graph::Inferred,
         tensors: &[Meta],
         needed: &[usize],
-        (tier, threads): (Tier, usize),
+        Means { tier, threads, winograd }: Means,
     ) -> Result<()> {
         let graph = self.graph;
         let node = &graph.nodes[n];
@@ -292,7 +303,7 @@ impl Planner<'_> {
         for meta in outputs {
             len_in(meta, canonical(meta, operand(give, meta)))?;
         }
-        let site = Site { args, layouts: &layouts, outputs, layout, tier, threads };
+        let site = Site { args, layouts: &layouts, outputs, layout, tier, threads, winograd };
         match node.op.prepare(&site)? {
             Prepared::Alias => {
                 let made = match sources.swap_remove(0) {

@@ -10,7 +10,7 @@ use crate::error::{Error, Result, ensure};
 use crate::graph::Graph;
 use crate::isa::Tier;
 use crate::ops::{Failure, Frame, Operand};
-use crate::plan::{At, Place, Plan, Planned, plan};
+use crate::plan::{At, Means, Place, Plan, Planned, plan};
 use crate::pool::{Pool, contain};
 use crate::tensor::{ALIGN, Meta};
 use memmap2::MmapMut;
@@ -29,6 +29,8 @@ pub struct Options {
     pub tier: Tier,
     /// Threads of a call.
     pub threads: usize,
+    /// Whether 3 x 3 convolutions may be computed by Winograd's method, which is faster and rounds more.
+    pub winograd: bool,
     /// Bytes a run may use beside weights.
     pub max_memory: usize,
 }
@@ -96,7 +98,9 @@ impl Model {
             plans[..=at].rotate_right(1);
             return Ok(Arc::clone(&plans[0]));
         }
-        let made = contain(|| plan(&self.graph, shapes, self.options.tier, self.options.threads));
+        let Options { tier, threads, winograd, .. } = self.options;
+        let means = Means { tier, threads, winograd };
+        let made = contain(|| plan(&self.graph, shapes, means));
         let made = Arc::new(
             made.map_err(|text| Error::Graph(format!("planning failed, a bug in gossamer: {text}")))??,
         );

@@ -167,9 +167,12 @@ pub fn tile_i8(m: usize, k: usize, rows: &[i8]) -> Vec<i8> {
     tiles
 }
 
+/// Rows of a stack, tallest first: rows that have their non-zeros in the same columns share an index.
+pub const HEIGHTS: [usize; 4] = [16, 4, 2, 1];
+
 /// A sparse matrix `(m, k)`, its columns cut into blocks of at most 256 so that an index is one byte.
 ///
-/// Blocks follow each other; within a block, rows do; within a row, non-zeros in ascending column order. `counts` is
+/// Where `T` is an array, a row is a *stack* of as many rows of the weight, and `m` counts stacks. Blocks follow each other; within a block, rows do; within a row, non-zeros in ascending column order. `counts` is
 /// `[blocks][m]`, `indices` (relative to the block's first column) and `values` have one entry a non-zero. A row of a
 /// block holds at most 255 non-zeros.
 #[derive(Clone, Debug)]
@@ -330,28 +333,62 @@ pub fn sparse<T: Copy + Default + PartialEq>(
     block: usize,
     rows: &[T],
 ) -> Option<(Vec<u8>, Vec<u8>, Vec<T>)> {
+    stacks(m, k, (1, block), rows)
+}
+
+/// The same of stacks of `height` rows, the last filled up with zeros: values are `[indices][height]`.
+///
+/// # Panics
+/// Where `rows` is not of that size.
+pub fn stacks<T: Copy + Default + PartialEq>(
+    m: usize,
+    k: usize,
+    (height, block): (usize, usize),
+    rows: &[T],
+) -> Option<(Vec<u8>, Vec<u8>, Vec<T>)> {
     assert_eq!(rows.len(), m * k, "a row-major matrix of {m} x {k}");
     let (mut counts, mut indices, mut values) = (vec![], vec![], vec![]);
     for k0 in (0..k).step_by(block) {
         let width = block.min(k - k0);
-        for r in 0..m {
-            let before = values.len();
-            for (c, &value) in rows[r * k + k0..][..width].iter().enumerate() {
-                if value != T::default() {
+        for r in (0..m).step_by(height) {
+            let before = indices.len();
+            for c in 0..width {
+                let column = (r..r + height).map(|r| if r < m { rows[r * k + k0 + c] } else { T::default() });
+                if column.clone().any(|value| value != T::default()) {
                     indices.push(c as u8);
-                    values.push(value);
+                    values.extend(column);
                 }
             }
-            counts.push(u8::try_from(values.len() - before).ok()?);
+            counts.push(u8::try_from(indices.len() - before).ok()?);
         }
     }
     Some((counts, indices, values))
 }
 
+/// Values that stacks of `height` rows of a row-major `(m, k)` matrix hold.
+fn stacked<T: Default + PartialEq>(m: usize, k: usize, height: usize, rows: &[T]) -> usize {
+    let mut columns = 0;
+    for stack in rows.chunks((height * k).max(1)).take(m.div_ceil(height)) {
+        columns += (0..k).filter(|&c| stack[c..].iter().step_by(k).any(|v| *v != T::default())).count();
+    }
+    columns * height
+}
+
+/// What [`Bytes`] are parts of: a mapped file, or a buffer.
+pub trait Owner: Send + Sync {
+    /// All of it.
+    fn bytes(&self) -> &[u8];
+
+    /// Says that a part will hardly be read again, so that a map need not keep its pages in memory. It stays readable.
+    fn release(&self, start: usize, len: usize) {
+        let _ = (start, len);
+    }
+}
+
 /// Bytes that somebody owns: a part of a mapped file, or of a buffer. Starts on a cache line.
 #[derive(Clone)]
 pub struct Bytes {
-    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    owner: Arc<dyn Owner>,
     start: usize,
     len: usize,
 }
@@ -369,15 +406,19 @@ struct Line([u8; 64]);
 
 struct Lines(Vec<Line>);
 
-impl AsRef<[u8]> for Lines {
-    fn as_ref(&self) -> &[u8] {
+impl Owner for Lines {
+    fn bytes(&self) -> &[u8] {
         bytemuck::cast_slice(&self.0)
     }
 }
 
-impl AsRef<[u8]> for Bytes {
-    fn as_ref(&self) -> &[u8] {
+impl Owner for Bytes {
+    fn bytes(&self) -> &[u8] {
         self
+    }
+
+    fn release(&self, start: usize, len: usize) {
+        self.owner.release(self.start + start, len);
     }
 }
 
@@ -386,8 +427,8 @@ impl Bytes {
     ///
     /// # Errors
     /// [`Error::Format`](crate::error::Error::Format) where it is not all there, or not aligned to a cache line.
-    pub fn part(owner: Arc<dyn AsRef<[u8]> + Send + Sync>, start: usize, len: usize) -> Result<Bytes> {
-        let whole: &[u8] = (*owner).as_ref();
+    pub fn part(owner: Arc<dyn Owner>, start: usize, len: usize) -> Result<Bytes> {
+        let whole = owner.bytes();
         let part = start.checked_add(len).and_then(|end| whole.get(start..end));
         let aligned = part.is_some_and(|part| len == 0 || part.as_ptr().addr().is_multiple_of(64));
         ensure!(
@@ -407,10 +448,17 @@ impl Bytes {
     }
 }
 
+impl Bytes {
+    /// Lets go of the memory behind them, where they are mapped: what needs them again reads them from the file.
+    pub fn release(&self) {
+        self.owner.release(self.start, self.len);
+    }
+}
+
 impl Deref for Bytes {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &(*self.owner).as_ref()[self.start..][..self.len]
+        &self.owner.bytes()[self.start..][..self.len]
     }
 }
 
@@ -460,6 +508,15 @@ impl Values {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// How many are not zero.
+    fn non_zeros(&self) -> usize {
+        match self.dtype {
+            DType::Int8 => self.of::<i8>().iter().filter(|&&v| v != 0).count(),
+            DType::Float16 => self.of::<f16>().iter().filter(|&&v| v != f16::ZERO).count(),
+            _ => self.of::<f32>().iter().filter(|&&v| v != 0.0).count(),
+        }
     }
 
     /// The bytes.
@@ -552,6 +609,9 @@ pub enum Structure {
 /// The parts of [`SparseRows`], owned. Index arrays are copies: they were checked, and a mapped file can change.
 #[derive(Clone, Debug)]
 pub struct Sparse {
+    height: usize,
+    /// Values that are not zero; a stack may hold zeros.
+    nnz: usize,
     block: usize,
     counts: Vec<u8>,
     indices: Vec<u8>,
@@ -560,12 +620,17 @@ pub struct Sparse {
 }
 
 impl Sparse {
+    /// Rows of a stack, one of [`HEIGHTS`]; 1 where each row has indices of its own.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
     /// Columns of a block.
     pub fn block(&self) -> usize {
         self.block
     }
 
-    /// Non-zeros of each row of each block.
+    /// Non-zeros of each stack of each block.
     pub fn counts(&self) -> &[u8] {
         &self.counts
     }
@@ -575,7 +640,7 @@ impl Sparse {
         &self.indices
     }
 
-    /// Values of the non-zeros.
+    /// Values of the non-zeros, those of a stack side by side: `[indices][height]`.
     pub fn values(&self) -> &Values {
         &self.values
     }
@@ -661,30 +726,32 @@ impl Matrix {
     /// [`Error::Format`](crate::error::Error::Format) where index arrays are not those of such a matrix.
     pub fn sparse(
         (m, k, groups): (usize, usize, usize),
-        block: usize,
+        (height, block): (usize, usize),
         counts: Vec<u8>,
         indices: Vec<u8>,
         values: Values,
         scales: Option<Vec<f32>>,
     ) -> Result<Matrix> {
-        let starts = sparse_starts(m, k, block, &counts, &indices)?;
         ensure!(
-            values.len() == indices.len(),
+            HEIGHTS.contains(&height),
             Format,
-            "sparse weight of {m} x {k}: {} values for {} indices",
+            "sparse weight of {m} x {k}: stacks of {height} rows, expected one of {HEIGHTS:?}"
+        );
+        let starts = sparse_starts(m.div_ceil(height), k, block, &counts, &indices)?;
+        ensure!(
+            indices.len().checked_mul(height) == Some(values.len()),
+            Format,
+            "sparse weight of {m} x {k}: {} values for {} indices of {height} rows",
             values.len(),
             indices.len()
         );
-        Matrix::new(
-            m,
-            k,
-            groups,
-            Structure::Sparse(Sparse { block, counts, indices, starts, values }),
-            scales,
-        )
+        let nnz = if height == 1 { indices.len() } else { values.non_zeros() };
+        let parts = Sparse { height, nnz, block, counts, indices, starts, values };
+        Matrix::new(m, k, groups, Structure::Sparse(parts), scales)
     }
 
-    /// The best form of a row-major matrix: sparse where that is smaller, dense otherwise.
+    /// The best form of a row-major matrix: sparse where that is smaller, dense otherwise; in stacks where those are nearly
+    /// full. Integers without scales, which integer kernels multiply, are never stacked.
     ///
     /// # Errors
     /// [`Error::Format`](crate::error::Error::Format) where rows are not whole groups.
@@ -698,11 +765,19 @@ impl Matrix {
         let smaller = non_zeros * (size_of::<T>() + 1) + counts < size_of_val(rows);
         let fits = groups == 1 || (m / groups).is_multiple_of(TILE);
         if smaller && fits && m.min(k) > 1 {
+            let single = T::DTYPE == DType::Int8 && scales.is_none();
+            // Of what stacks store nine tenths have to be there, as in XNNPACK's choice of its blocks.
+            let full = |&height: &usize| {
+                height == 1 || !single && m >= height && non_zeros * 10 >= stacked(m, k, height, rows) * 9
+            };
+            let height = HEIGHTS.into_iter().find(full).unwrap_or(1);
             // A row of 256 non-zeros does not fit a count: then blocks of half the width always do.
-            let parts =
-                [BLOCK, BLOCK / 2].into_iter().find_map(|block| Some((block, sparse(m, k, block, rows)?)));
+            let parts = [BLOCK, BLOCK / 2]
+                .into_iter()
+                .find_map(|block| Some((block, stacks(m, k, (height, block), rows)?)));
             if let Some((block, (counts, indices, values))) = parts {
-                return Matrix::sparse((m, k, groups), block, counts, indices, Values::copy(&values), scales);
+                let values = Values::copy(&values);
+                return Matrix::sparse((m, k, groups), (height, block), counts, indices, values, scales);
             }
         }
         Matrix::dense((m, k, groups), rows, scales)
@@ -793,18 +868,67 @@ impl Matrix {
     /// The sparse rows of all groups.
     ///
     /// # Panics
-    /// Where the matrix is not sparse, or `T` is not its values' type.
+    /// Where the matrix is not sparse, its rows are stacked, or `T` is not its values' type.
     pub fn rows<T: Number>(&self) -> SparseRows<'_, T> {
+        self.over(1, |values| values.of())
+    }
+
+    /// The sparse stacks of `H` rows of all groups.
+    ///
+    /// # Panics
+    /// Where the matrix is not sparse, its stacks have another height, or `T` is not its values' type.
+    pub fn stacks<T: Number, const H: usize>(&self) -> SparseRows<'_, [T; H]> {
+        self.over(H, |values| values.of::<T>().as_chunks::<H>().0)
+    }
+
+    fn over<'a, V>(&'a self, height: usize, values: impl Fn(&'a Values) -> &'a [V]) -> SparseRows<'a, V> {
         let Structure::Sparse(sparse) = &self.structure else { panic!("a sparse matrix is read as rows") };
+        assert_eq!(sparse.height, height, "stacks are read as what they are");
         SparseRows {
-            m: self.m,
+            m: self.m.div_ceil(height),
             k: self.k,
             block: sparse.block,
             counts: &sparse.counts,
             indices: &sparse.indices,
-            values: sparse.values.of(),
+            values: values(&sparse.values),
             starts: &sparse.starts,
         }
+    }
+
+    /// Rows of a stack; 1 where the matrix is not sparse.
+    pub fn height(&self) -> usize {
+        if let Structure::Sparse(sparse) = &self.structure { sparse.height } else { 1 }
+    }
+
+    /// A stacked matrix with indices for each row, without the zeros that stacks hold; a copy of any other sparse one.
+    ///
+    /// # Panics
+    /// Where the matrix is not sparse, or `T` is not its values' type.
+    #[must_use]
+    pub fn unstacked<T: Number>(&self) -> Matrix {
+        let Structure::Sparse(sparse) = &self.structure else { panic!("a sparse matrix has stacks") };
+        let (height, stored) = (sparse.height, sparse.values.of::<T>());
+        let (mut counts, mut indices, mut values) = (vec![], vec![], vec![]);
+        let stacks = self.m.div_ceil(height);
+        let mut start = 0;
+        for (i, &count) in sparse.counts.iter().enumerate() {
+            let places = start..start + usize::from(count);
+            for r in 0..height.min(self.m - i % stacks * height) {
+                let before = indices.len();
+                for at in places.clone() {
+                    let value = stored[at * height + r];
+                    if value != T::default() {
+                        indices.push(sparse.indices[at]);
+                        values.push(value);
+                    }
+                }
+                counts.push((indices.len() - before) as u8);
+            }
+            start = places.end;
+        }
+        let (shape, scales) = ((self.m, self.k, self.groups), self.scales.clone());
+        Matrix::sparse(shape, (1, sparse.block), counts, indices, Values::copy(&values), scales)
+            .expect("rows of a checked matrix")
     }
 
     /// The values as a row-major matrix, zeros included; `u · v` of a low-rank one.
@@ -834,15 +958,15 @@ impl Matrix {
                     }
                 }
             }
-            Structure::Sparse(_) => {
-                let view = self.rows::<T>();
-                for b in 0..view.blocks() {
-                    let block = view.at(b);
-                    let mut at = block.starts[0] as usize;
-                    for (r, &count) in block.counts.iter().enumerate() {
-                        for _ in 0..count {
-                            rows[r * self.k + block.k0 + usize::from(view.indices[at])] = view.values[at];
-                            at += 1;
+            Structure::Sparse(sparse) => {
+                let (height, values) = (sparse.height, sparse.values.of::<T>());
+                let stacks = self.m.div_ceil(height);
+                let mut places = sparse.indices.iter().zip(values.chunks_exact(height));
+                for (i, &count) in sparse.counts.iter().enumerate() {
+                    let (k0, first) = (i / stacks * sparse.block, i % stacks * height);
+                    for (&index, column) in places.by_ref().take(usize::from(count)) {
+                        for (r, &value) in (first..self.m).zip(column) {
+                            rows[r * self.k + k0 + usize::from(index)] = value;
                         }
                     }
                 }
@@ -898,17 +1022,15 @@ impl Matrix {
     /// Non-zero values it holds, padding not counted; of a low-rank one, those of both factors.
     pub fn nnz(&self) -> usize {
         match &self.structure {
-            Structure::Dense(values) => match values.dtype() {
-                DType::Int8 => values.of::<i8>().iter().filter(|&&v| v != 0).count(),
-                DType::Float16 => values.of::<f16>().iter().filter(|&&v| v != f16::ZERO).count(),
-                _ => values.of::<f32>().iter().filter(|&&v| v != 0.0).count(),
-            },
-            Structure::Sparse(sparse) => sparse.indices.len(),
+            Structure::Dense(values) => values.non_zeros(),
+            Structure::Sparse(sparse) => sparse.nnz,
             Structure::LowRank { u, v } => u.nnz() + v.nnz(),
         }
     }
 
     /// The matrix in a form some kernel wants, made once: `make` gives it and the bytes it takes.
+    ///
+    /// The values it was made of are released: a matrix is held once, unless another plan reads them in place.
     ///
     /// Never waits: where another thread is at it (or was, when this process was forked), a form of its own is made.
     ///
@@ -928,11 +1050,20 @@ impl Matrix {
                 return Ok(form);
             }
             let (form, bytes) = make(self)?;
+            self.release();
             let form = Arc::new(form);
             forms.push(Form { name, value: Arc::clone(&form) as _, bytes });
             return Ok(form);
         }
         Ok(Arc::new(make(self)?.0))
+    }
+
+    fn release(&self) {
+        match &self.structure {
+            Structure::Dense(values) => values.bytes.release(),
+            Structure::Sparse(sparse) => sparse.values.bytes.release(),
+            Structure::LowRank { .. } => {}
+        }
     }
 
     /// The matrix with its zeros written out, made once; itself where it is dense.
@@ -990,12 +1121,13 @@ impl Matrix {
         index + self.scales.as_ref().map_or(0, |scales| scales.len() * 4)
     }
 
-    /// The form in words: `dense float32`, `sparse int8`, `low-rank float32`.
+    /// The form in words: `dense float32`, `sparse int8`, `sparse 4x1 float16`, `low-rank float32`.
     pub fn format(&self) -> String {
         let structure = match &self.structure {
-            Structure::Dense(_) => "dense",
-            Structure::Sparse(_) => "sparse",
-            Structure::LowRank { .. } => "low-rank",
+            Structure::Dense(_) => "dense".to_owned(),
+            Structure::Sparse(Sparse { height: 1, .. }) => "sparse".to_owned(),
+            Structure::Sparse(sparse) => format!("sparse {}x1", sparse.height),
+            Structure::LowRank { .. } => "low-rank".to_owned(),
         };
         format!("{structure} {}", self.dtype())
     }
@@ -1096,6 +1228,57 @@ mod tests {
             }
         }
         assert_eq!(back, rows);
+    }
+
+    #[test]
+    fn nearly_full_stacks_share_their_indices() {
+        for (m, height) in [(32, 16), (39, 4), (36, 4), (35, 2), (34, 2)] {
+            let k = 300;
+            // Whole stacks but for one value in twenty.
+            let there = |r: usize, c: usize| {
+                (r / height * 7 + c * 3).is_multiple_of(10) && !(r * 13 + c).is_multiple_of(20)
+            };
+            let rows: Vec<f32> =
+                (0..m * k).map(|i| if there(i / k, i % k) { i as f32 + 1.0 } else { 0.0 }).collect();
+            let non_zeros = rows.iter().filter(|&&v| v != 0.0).count();
+            let packed = Matrix::pack((m, k, 1), &rows, None).unwrap();
+            assert_eq!(packed.height(), height, "{m} rows");
+            assert_eq!(packed.format(), format!("sparse {height}x1 float32"));
+            assert_eq!((packed.to_rows::<f32>(), packed.nnz()), (rows.clone(), non_zeros));
+            let single = packed.unstacked::<f32>();
+            assert_eq!(
+                (single.height(), single.to_rows::<f32>(), single.nnz()),
+                (1, rows.clone(), non_zeros)
+            );
+            let (counts, indices, values) = sparse(m, k, BLOCK, &rows).unwrap();
+            let rows_alone =
+                Matrix::sparse((m, k, 1), (1, BLOCK), counts, indices, Values::copy(&values), None).unwrap();
+            let bytes = |m: &Matrix| {
+                let Structure::Sparse(s) = m.structure() else { panic!() };
+                (s.counts().to_vec(), s.indices().to_vec(), s.values().bytes().to_vec())
+            };
+            assert_eq!(bytes(&single), bytes(&rows_alone));
+            assert!(packed.bytes() < rows_alone.bytes());
+            // What integer kernels multiply is never stacked.
+            let q: Vec<i8> = rows.iter().map(|&v| i8::from(v != 0.0)).collect();
+            assert_eq!(Matrix::pack((m, k, 1), &q, None).unwrap().height(), 1);
+            assert_eq!(Matrix::pack((m, k, 1), &q, Some(vec![1.0; m])).unwrap().height(), height);
+        }
+        let scattered: Vec<f32> = (0..64 * 300).map(|i| if i % 11 == 0 { 1.0 } else { 0.0 }).collect();
+        assert_eq!(Matrix::pack((64, 300, 1), &scattered, None).unwrap().height(), 1);
+    }
+
+    #[test]
+    fn stacks_that_are_none_are_refused() {
+        let make = |height, counts: &[u8], indices: &[u8], values: &[f32]| {
+            let values = Values::copy(values);
+            Matrix::sparse((6, 10, 1), (height, 256), counts.to_vec(), indices.to_vec(), values, None)
+        };
+        assert!(make(4, &[1, 1], &[0, 3], &[1.0; 8]).is_ok());
+        assert!(make(4, &[1, 1], &[0, 3], &[1.0; 6]).is_err(), "the last stack is whole too");
+        assert!(make(4, &[1; 6], &[0; 6], &[1.0; 24]).is_err(), "a count a stack");
+        assert!(make(3, &[1, 1], &[0, 3], &[1.0; 6]).is_err(), "no such height");
+        assert!(make(0, &[], &[], &[]).is_err(), "no height");
     }
 
     #[test]

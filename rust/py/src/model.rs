@@ -34,7 +34,8 @@ pub(crate) enum Origin<'py> {
 }
 
 #[pyfunction]
-#[pyo3(signature = (source, *, threads=None, isa=None, mmap=true, max_memory=None, dense=false))]
+#[pyo3(signature = (source, *, threads=None, isa=None, mmap=true, max_memory=None, winograd=false, dense=false))]
+#[allow(clippy::too_many_arguments, reason = "they are keywords in Python")]
 pub(crate) fn load(
     py: Python<'_>,
     source: Origin<'_>,
@@ -42,11 +43,13 @@ pub(crate) fn load(
     isa: Option<&str>,
     mmap: bool,
     max_memory: Option<usize>,
+    winograd: bool,
     dense: bool,
 ) -> PyResult<Model> {
     let options = Options {
         tier: Tier::choose(isa).map_err(raise)?,
         threads: threads.unwrap_or_else(available_threads).clamp(1, 256),
+        winograd,
         max_memory: max_memory.unwrap_or_else(run::free_memory_share),
     };
     let source = match &source {

@@ -65,6 +65,9 @@ enum Entry {
         m: usize,
         k: usize,
         groups: usize,
+        /// Rows that share indices; left out where each has its own.
+        #[serde(skip_serializing_if = "is_one", default = "one")]
+        height: usize,
         block: usize,
         dtype: DType,
         counts: Section,
@@ -75,6 +78,15 @@ enum Entry {
     },
     /// The product of two matrices that earlier entries hold.
     LowRank { name: String, u: usize, v: usize },
+}
+
+fn one() -> usize {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_one(height: &usize) -> bool {
+    *height == 1
 }
 
 /// The header.

@@ -4,12 +4,10 @@ use super::{Entry, HEADER_MAX, Header, MAGIC, PREFIX, Section, VERSION, mmap};
 use crate::error::{Error, Result, ensure};
 use crate::graph::Graph;
 use crate::tensor::{ALIGN, DType};
-use crate::weight::{BLOCK, Bytes, Matrix, Plain, Structure, Tensor, Values};
+use crate::weight::{BLOCK, Bytes, Matrix, Owner, Plain, Structure, Tensor, Values};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-
-type Owner = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// Where a file's bytes come from.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +30,7 @@ fn agrees(bytes: &[u8], crc32: u32) -> bool {
 /// # Errors
 /// [`Error::Io`] where the system refuses; [`Error::Format`] where the bytes are not a sound file.
 pub fn read(source: Source<'_>) -> Result<Graph> {
-    let owner: Owner = match source {
+    let owner: Arc<dyn Owner> = match source {
         Source::Map(path) => {
             let io = |source| Error::Io { path: path.to_owned(), source };
             let file = File::open(path).map_err(io)?;
@@ -58,8 +56,8 @@ pub fn read(source: Source<'_>) -> Result<Graph> {
     })
 }
 
-fn parse(owner: &Owner) -> Result<Graph> {
-    let bytes: &[u8] = (**owner).as_ref();
+fn parse(owner: &Arc<dyn Owner>) -> Result<Graph> {
+    let bytes = owner.bytes();
     ensure!(bytes.starts_with(&MAGIC), Format, "not a .goss file: it does not start with \"GOSSAMER\"");
     ensure!(
         bytes.len() >= PREFIX,
@@ -129,7 +127,7 @@ impl Entry {
 
 /// Walks the sections: each must start where the one before ends, so there are no holes and no overlaps.
 struct Sections<'a> {
-    owner: &'a Owner,
+    owner: &'a Arc<dyn Owner>,
     bytes: &'a [u8],
     end: usize,
 }
@@ -173,6 +171,14 @@ impl Sections<'_> {
         Ok(Some(bytemuck::cast_slice(&bytes).to_vec()))
     }
 
+    /// An index array: checked later, so copied, and not needed where it was.
+    fn copy(&mut self, section: Section) -> Result<Vec<u8>> {
+        let bytes = self.take(section)?;
+        let copy = bytes.to_vec();
+        bytes.release();
+        Ok(copy)
+    }
+
     fn tensor(&mut self, entry: Entry, before: &[Tensor]) -> Result<Tensor> {
         let matrix = |matrix: Matrix| Ok(Tensor::Matrix(Arc::new(matrix)));
         match entry {
@@ -187,7 +193,7 @@ impl Sections<'_> {
                 let scales = self.scales(scales)?;
                 matrix(Matrix::new(m, k, groups, Structure::Dense(values), scales)?)
             }
-            Entry::Sparse { m, k, groups, block, dtype, counts, indices, values, scales, .. } => {
+            Entry::Sparse { m, k, groups, height, block, dtype, counts, indices, values, scales, .. } => {
                 // What a kernel makes of a matrix stays in proportion to the file where it has rows and wide blocks.
                 ensure!(m > 0 && k > 0, Format, "a sparse matrix of {m} x {k}: an empty one is stored dense");
                 ensure!(
@@ -195,10 +201,10 @@ impl Sections<'_> {
                     Format,
                     "a block of {block} columns, expected {BLOCK} or half of it"
                 );
-                let (counts, indices) = (self.take(counts)?.to_vec(), self.take(indices)?.to_vec());
+                let (counts, indices) = (self.copy(counts)?, self.copy(indices)?);
                 let values = Values::new(dtype, self.take(values)?)?;
                 let scales = self.scales(scales)?;
-                matrix(Matrix::sparse((m, k, groups), block, counts, indices, values, scales)?)
+                matrix(Matrix::sparse((m, k, groups), (height, block), counts, indices, values, scales)?)
             }
             Entry::LowRank { u, v, .. } => {
                 let part = |id: usize| match before.get(id) {

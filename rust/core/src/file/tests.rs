@@ -6,7 +6,7 @@ use crate::graph::{Builder, Ref};
 use crate::isa::Tier;
 use crate::ops::size::Size;
 use crate::run::{Model, Options};
-use crate::weight::{Bytes, Matrix, Plain, Structure, Tensor, Values};
+use crate::weight::{Bytes, Matrix, Plain, Structure, Tensor, Values, stacks};
 use half::f16;
 use serde_json::{Value, json};
 
@@ -40,6 +40,8 @@ fn forms() -> Vec<(&'static str, Vec<u8>)> {
     let bytes: Vec<i8> = rows().into_iter().map(|v| (v * 10.0) as i8).collect();
     let scales = || Some(vec![0.5, -1.0, f32::NAN, 2.0, 0.0, f32::INFINITY, 3.0]);
     let shape = (7, 300, 1);
+    let (counts, indices, values) = stacks(7, 300, (4, 256), &rows()).unwrap();
+    let stacked = Matrix::sparse(shape, (4, 256), counts, indices, Values::copy(&values), None);
     let made = [
         ("dense float32", Matrix::dense(shape, &rows(), None)),
         ("dense float16", Matrix::dense(shape, &halves, None)),
@@ -47,6 +49,7 @@ fn forms() -> Vec<(&'static str, Vec<u8>)> {
         ("sparse float32", Matrix::pack(shape, &rows(), None)),
         ("sparse float16", Matrix::pack(shape, &halves, None)),
         ("sparse int8", Matrix::pack(shape, &bytes, scales())),
+        ("sparse 4x1 float32", stacked),
     ];
     let mut files: Vec<_> = made
         .into_iter()
@@ -158,7 +161,8 @@ fn refuses_bytes(file: &str, section: &str, edit: impl FnOnce(&mut [u8]), reason
 
 /// What a model of a file answers, as bits: scales may be NaN.
 fn answer(bytes: &[u8]) -> Vec<u32> {
-    let options = Options { tier: Tier::choose(None).unwrap(), threads: 1, max_memory: 1 << 20 };
+    let options =
+        Options { tier: Tier::choose(None).unwrap(), threads: 1, winograd: false, max_memory: 1 << 20 };
     let model = Model::new(parse(bytes).unwrap(), options).unwrap();
     let plan = model.example_plan().unwrap();
     let x: Vec<f32> = (0..600).map(|i| (i % 13) as f32 - 6.0).collect();
@@ -472,6 +476,25 @@ fn refuses_values_of_another_number() {
 }
 
 #[test]
+fn refuses_stacks_that_are_none() {
+    let file = "sparse 4x1 float32";
+    for height in [0, 3, 8, 32] {
+        refuses_field(file, "w", "height", json!(height), "expected one of");
+    }
+    for height in [1, 2] {
+        refuses_field(file, "w", "height", json!(height), "got 4 counts");
+    }
+    refuses_field(file, "w", "height", json!(16), "got 4 counts");
+    refuses_field(file, "w", "m", json!(9), "got 4 counts");
+    refuses_field(file, "w", "dtype", json!("float16"), " values for ");
+    refuses_bytes(file, "counts", |counts| counts[3] -= 1, "counts add up to");
+    refuses_bytes(file, "indices", |indices| indices.swap(0, 1), "repeated");
+    // Heights are left out where they are 1, and may be there.
+    let bytes = changed(&form("sparse float32"), |header, _| entry(header, "w")["height"] = json!(1));
+    assert_eq!(answer(&bytes), answer(&form("sparse float32")));
+}
+
+#[test]
 fn refuses_factors_that_are_no_matrices_before() {
     for (u, v) in [(0, 3), (0, 2), (2, 1), (0, 99)] {
         let bytes = changed(&form("low-rank"), |header, _| {
@@ -558,7 +581,8 @@ fn a_hostile_example_plans_in_little_memory_and_runs_in_none() {
     // Planes of 2⁴⁰ pixels: planning must not list their strips, and a run is refused before it allocates.
     let bytes =
         changed(&form("dense float32"), |header, _| header["inputs"][0]["example"][0] = json!(1u64 << 50));
-    let options = Options { tier: Tier::choose(None).unwrap(), threads: 3, max_memory: 1 << 20 };
+    let options =
+        Options { tier: Tier::choose(None).unwrap(), threads: 3, winograd: false, max_memory: 1 << 20 };
     let model = Model::new(parse(&bytes).unwrap(), options).unwrap();
     assert!(matches!(model.admit(&model.example_plan().unwrap()), Err(Error::Memory(_))));
 }

@@ -44,9 +44,10 @@ impl<'a> Sections<'a> {
             }
             Structure::Sparse(sparse) => {
                 let (counts, indices) = (self.add(sparse.counts()), self.add(sparse.indices()));
-                let (block, values) = (sparse.block(), self.add(&**sparse.values().bytes()));
+                let (height, block) = (sparse.height(), sparse.block());
+                let values = self.add(&**sparse.values().bytes());
                 let scales = scales.map(|s: &[u8]| self.add(s));
-                Entry::Sparse { name, m, k, groups, block, dtype, counts, indices, values, scales }
+                Entry::Sparse { name, m, k, groups, height, block, dtype, counts, indices, values, scales }
             }
             Structure::LowRank { u, v } => Entry::LowRank { name, u: factor(u)?, v: factor(v)? },
         })

@@ -27,6 +27,7 @@ pub mod spmv_i8;
 pub mod strip;
 pub mod strip_i8;
 pub mod window;
+pub mod winograd_f32;
 mod math;
 mod unroll;
 mod simd;
@@ -95,6 +96,15 @@ pub static FAMILIES: &[Family] = families![
     "spmm_f32" => spmm_f32::TABLE_F32,
     "spmm_f32 float16" => spmm_f32::TABLE_F16,
     "spmm_f32 int8" => spmm_f32::TABLE_I8,
+    "spmm_f32 2x1" => spmm_f32::stacked::TABLE_2_F32,
+    "spmm_f32 2x1 float16" => spmm_f32::stacked::TABLE_2_F16,
+    "spmm_f32 2x1 int8" => spmm_f32::stacked::TABLE_2_I8,
+    "spmm_f32 4x1" => spmm_f32::stacked::TABLE_4_F32,
+    "spmm_f32 4x1 float16" => spmm_f32::stacked::TABLE_4_F16,
+    "spmm_f32 4x1 int8" => spmm_f32::stacked::TABLE_4_I8,
+    "spmm_f32 16x1" => spmm_f32::stacked::TABLE_16_F32,
+    "spmm_f32 16x1 float16" => spmm_f32::stacked::TABLE_16_F16,
+    "spmm_f32 16x1 int8" => spmm_f32::stacked::TABLE_16_I8,
     "spmm_i8" => spmm_i8::TABLE,
     "spmv_f32" => spmv_f32::TABLE_F32,
     "spmv_f32 float16" => spmv_f32::TABLE_F16,
@@ -117,6 +127,7 @@ pub static FAMILIES: &[Family] = families![
     "pack float32" => pack::TABLE_F32,
     "pack uint8" => pack::TABLE_U8,
     "relayout" => relayout::TABLE,
+    "winograd_f32" => winograd_f32::TABLE,
 ];
 
 #[cfg(test)]

@@ -180,6 +180,34 @@ pub enum Join {
     Put,
     /// It is added, in order.
     Add,
+    /// It is multiplied with it, in order.
+    Mul,
+    /// The greater of the two stays; a NaN does.
+    Max,
+    /// The lesser of the two stays; a NaN does.
+    Min,
+}
+
+impl Join {
+    fn floats(self) -> fn(f32, f32) -> f32 {
+        match self {
+            Join::Put => |_, new| new,
+            Join::Add => |old, new| old + new,
+            Join::Mul => |old, new| old * new,
+            Join::Max => |old, new| if old > new || old.is_nan() { old } else { new },
+            Join::Min => |old, new| if old < new || old.is_nan() { old } else { new },
+        }
+    }
+
+    fn integers(self) -> fn(i64, i64) -> i64 {
+        match self {
+            Join::Put => |_, new| new,
+            Join::Add => i64::wrapping_add,
+            Join::Mul => i64::wrapping_mul,
+            Join::Max => i64::max,
+            Join::Min => i64::min,
+        }
+    }
 }
 
 /// Attributes of `scatter`: `x` with `x[index[i][j]][j] = source[i][j]` for axis 0.
@@ -202,8 +230,8 @@ impl Operator for Scatter {
         // Along the axis, too, every index has its source.
         let own = index.shape.iter().zip(&source.shape).all(|(a, b)| a <= b);
         ensure!(own && source.shape.len() == index.shape.len(), Shape, "{source} is smaller than {index}");
-        let adds = matches!(x.dtype, DType::Float32 | DType::Int64);
-        ensure!(self.join == Join::Put || adds, Graph, "{x}: float32 and int64 are added up");
+        let joins = matches!(x.dtype, DType::Float32 | DType::Int64);
+        ensure!(self.join == Join::Put || joins, Graph, "{x}: only float32 and int64 are joined");
         Ok(vec![x.clone()])
     }
 
@@ -218,10 +246,8 @@ impl Operator for Scatter {
         let size = x.dtype.size();
         let body: super::Body = match (self.join, x.dtype) {
             (Join::Put, _) => Box::new(move |frame| by_size!(size, put(frame, &rows, &from))),
-            (Join::Add, DType::Int64) => {
-                Box::new(move |frame| scatter(frame, &rows, &from, i64::wrapping_add))
-            }
-            (Join::Add, _) => Box::new(move |frame| scatter(frame, &rows, &from, |a: f32, b| a + b)),
+            (join, DType::Int64) => Box::new(move |frame| scatter(frame, &rows, &from, join.integers())),
+            (join, _) => Box::new(move |frame| scatter(frame, &rows, &from, join.floats())),
         };
         Ok(Step::new("scatter/scalar", body).into())
     }

@@ -113,9 +113,9 @@ pub(super) fn matrix<'a>(args: &Args<'a>) -> Result<&'a Arc<Matrix>> {
     let matrix = args.matrix(1)?;
     let plain = matrix.dtype() == DType::Int8 && matrix.scales().is_none();
     let low_rank = matches!(matrix.structure(), Structure::LowRank { .. });
-    if !plain || low_rank {
+    if !plain || low_rank || matrix.height() > 1 {
         return Err(Error::Graph(format!(
-            "weight is {}, expected dense or sparse int8 without scales",
+            "weight is {}, expected dense or sparse int8 without scales and stacks",
             matrix.format()
         )));
     }

@@ -166,6 +166,8 @@ pub struct Site<'a> {
     pub tier: Tier,
     /// Threads the pool has.
     pub threads: usize,
+    /// Whether convolutions may round otherwise than sums do, for speed.
+    pub winograd: bool,
 }
 
 /// The code of a step.

@@ -9,23 +9,91 @@ use crate::error::Result;
 use crate::isa::Tier;
 use crate::kernels::spmm_f32::cost;
 use crate::kernels::strip::{Epilogue, LANES, Strip, StripKernel, TILE};
-use crate::kernels::{gemm_f32, pick, spmm_f32};
+use crate::kernels::{Impl, gemm_f32, pick, spmm_f32};
 use crate::pool::{Ranges, split};
 use crate::tensor::DType;
-use crate::weight::{Matrix, Number, Structure, Tiles};
+use crate::weight::{Matrix, SparseRows, Structure, Tiles};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::sync::Arc;
 
 /// The kernel of a factor.
-#[derive(Clone, Copy)]
 enum Kernel {
     Dense(StripKernel<gemm_f32::Run>),
     /// Values that are not float32 are widened, a tile and block at a time, in scratch.
     Widened(StripKernel<gemm_f32::Run>),
-    SparseF32(StripKernel<spmm_f32::Run<f32>>),
-    SparseF16(StripKernel<spmm_f32::Run<f16>>),
-    SparseI8(StripKernel<spmm_f32::Run<i8>>),
+    Sparse(Box<dyn Sparse>),
+}
+
+/// A kernel for sparse rows, or stacks of them, of one type of values.
+trait Sparse: Send + Sync {
+    /// # Safety
+    /// As for [`StripKernel`], `call` counting the rows of all groups.
+    unsafe fn run(&self, matrix: &Matrix, call: &Strip<'_, ()>);
+}
+
+/// What is stored at a place of a sparse matrix: a number, or those of a stack.
+trait Stored: Sized + 'static {
+    const TABLE: &'static [Impl<StripKernel<spmm_f32::Run<Self>>>];
+
+    fn rows(matrix: &Matrix) -> SparseRows<'_, Self>;
+}
+
+impl<T: Stored> Sparse for spmm_f32::Run<T> {
+    unsafe fn run(&self, matrix: &Matrix, call: &Strip<'_, ()>) {
+        // SAFETY: the caller's.
+        unsafe { self(&with(call, T::rows(matrix), call.epilogue)) };
+    }
+}
+
+macro_rules! stored {
+    ($($t:ty, $one:ident, $two:ident, $four:ident, $sixteen:ident;)+) => {$(
+        impl Stored for $t {
+            const TABLE: &'static [Impl<StripKernel<spmm_f32::Run<$t>>>] = spmm_f32::$one;
+            fn rows(matrix: &Matrix) -> SparseRows<'_, $t> {
+                matrix.rows()
+            }
+        }
+        stored!(@stack $t, 2, $two);
+        stored!(@stack $t, 4, $four);
+        stored!(@stack $t, 16, $sixteen);
+    )+};
+    (@stack $t:ty, $height:literal, $table:ident) => {
+        impl Stored for [$t; $height] {
+            const TABLE: &'static [Impl<StripKernel<spmm_f32::Run<Self>>>] = spmm_f32::stacked::$table;
+            fn rows(matrix: &Matrix) -> SparseRows<'_, Self> {
+                matrix.stacks()
+            }
+        }
+    };
+}
+
+stored! {
+    f32, TABLE_F32, TABLE_2_F32, TABLE_4_F32, TABLE_16_F32;
+    f16, TABLE_F16, TABLE_2_F16, TABLE_4_F16, TABLE_16_F16;
+    i8, TABLE_I8, TABLE_2_I8, TABLE_4_I8, TABLE_16_I8;
+}
+
+/// The kernel for a sparse matrix, its tier and the widest strip it takes.
+fn sparse_kernel(matrix: &Matrix, tier: Tier) -> (Kernel, Tier, usize) {
+    fn of<T: Stored>(tier: Tier) -> (Kernel, Tier, usize) {
+        let (found, kernel) = pick(T::TABLE, tier);
+        (Kernel::Sparse(Box::new(kernel.run)), found, kernel.nr)
+    }
+    match (matrix.dtype(), matrix.height()) {
+        (DType::Float16, 1) => of::<f16>(tier),
+        (DType::Float16, 2) => of::<[f16; 2]>(tier),
+        (DType::Float16, 4) => of::<[f16; 4]>(tier),
+        (DType::Float16, _) => of::<[f16; 16]>(tier),
+        (DType::Int8, 1) => of::<i8>(tier),
+        (DType::Int8, 2) => of::<[i8; 2]>(tier),
+        (DType::Int8, 4) => of::<[i8; 4]>(tier),
+        (DType::Int8, _) => of::<[i8; 16]>(tier),
+        (_, 1) => of::<f32>(tier),
+        (_, 2) => of::<[f32; 2]>(tier),
+        (_, 4) => of::<[f32; 4]>(tier),
+        (_, _) => of::<[f32; 16]>(tier),
+    }
 }
 
 /// One matrix with its kernel.
@@ -51,17 +119,9 @@ impl Factor {
                     if dtype == DType::Float32 { Kernel::Dense(kernel) } else { Kernel::Widened(kernel) };
                 (kind, found, "gemm_f32", kernel.nr, kernel.kb)
             }
-            (Structure::Sparse(sparse), DType::Float16) => {
-                let (found, kernel) = pick(spmm_f32::TABLE_F16, tier);
-                (Kernel::SparseF16(kernel), found, "spmm_f32", kernel.nr, sparse.block())
-            }
-            (Structure::Sparse(sparse), DType::Int8) => {
-                let (found, kernel) = pick(spmm_f32::TABLE_I8, tier);
-                (Kernel::SparseI8(kernel), found, "spmm_f32", kernel.nr, sparse.block())
-            }
             (Structure::Sparse(sparse), _) => {
-                let (found, kernel) = pick(spmm_f32::TABLE_F32, tier);
-                (Kernel::SparseF32(kernel), found, "spmm_f32", kernel.nr, sparse.block())
+                let (kernel, found, nr) = sparse_kernel(matrix, tier);
+                (kernel, found, sparse_family(sparse.height()), nr, sparse.block())
             }
             (Structure::LowRank { .. }, _) => unreachable!("a chain takes a low-rank weight apart"),
         };
@@ -90,7 +150,7 @@ impl Factor {
     unsafe fn multiply(&self, group: usize, call: &Strip<'_, ()>, wide: *mut f32) {
         let (base, rows) = (group * self.rows(), self.rows());
         let scale = self.matrix.scales().map(|scales| &scales[base..][..rows]);
-        match self.kernel {
+        match &self.kernel {
             Kernel::Dense(kernel) => {
                 let strip = with(call, self.matrix.tiles::<f32>(group), Epilogue { scale, ..call.epilogue });
                 // SAFETY: the caller's.
@@ -118,25 +178,25 @@ impl Factor {
                     unsafe { (kernel.run)(&with(&strip, weight, epilogue)) };
                 }
             }
-            // SAFETY: the caller's.
-            Kernel::SparseF32(kernel) => unsafe { self.sparse(kernel.run, base, call) },
-            // SAFETY: the caller's.
-            Kernel::SparseF16(kernel) => unsafe { self.sparse(kernel.run, base, call) },
-            // SAFETY: the caller's.
-            Kernel::SparseI8(kernel) => unsafe { self.sparse(kernel.run, base, call) },
+            Kernel::Sparse(kernel) => {
+                // Sparse rows of all groups are one matrix: its rows count through, so its pointers count from its row 0.
+                let rows = (call.rows.0 + base, call.rows.1 + base);
+                let epilogue = Epilogue { scale: self.matrix.scales(), ..call.epilogue };
+                let strip = Strip { rows, epilogue, ..moved(call, -(base as isize)) };
+                // SAFETY: the caller's; rows and pointers moved together.
+                unsafe { kernel.run(&self.matrix, &strip) };
+            }
         }
     }
+}
 
-    /// Sparse rows of all groups are one matrix: its rows count through, so its pointers count from its row 0.
-    ///
-    /// # Safety
-    /// As [`Factor::multiply`].
-    unsafe fn sparse<T: Number>(&self, run: spmm_f32::Run<T>, base: usize, call: &Strip<'_, ()>) {
-        let rows = (call.rows.0 + base, call.rows.1 + base);
-        let strip = Strip { rows, ..moved(call, -(base as isize)) };
-        let epilogue = Epilogue { scale: self.matrix.scales(), ..call.epilogue };
-        // SAFETY: the caller's; rows and pointers moved together.
-        unsafe { run(&with(&strip, self.matrix.rows::<T>(), epilogue)) };
+/// The family's name, as `FAMILIES` has it but for the type of the values.
+fn sparse_family(height: usize) -> &'static str {
+    match height {
+        2 => "spmm_f32 2x1",
+        4 => "spmm_f32 4x1",
+        16 => "spmm_f32 16x1",
+        _ => "spmm_f32",
     }
 }
 
@@ -147,7 +207,9 @@ fn prefers_dense(matrix: &Matrix, columns: usize, tier: Tier) -> (bool, String) 
     // The widest strip of any tier; what is left over costs both sides alike.
     let n = columns.clamp(1, 64);
     let with_zeros = cost::dense_ns(tier, m, k, n);
-    let without = cost::sparse_ns(tier, matrix.dtype(), m, nnz, k.div_ceil(sparse.block()), n);
+    // Stacks multiply the zeros they hold.
+    let stored = sparse.values().len();
+    let without = cost::sparse_ns(tier, matrix.dtype(), m, stored, k.div_ceil(sparse.block()), n);
     let zeros = 100.0 * (1.0 - nnz as f64 / (m * k).max(1) as f64);
     let dense = with_zeros < without;
     let verdict = if dense { "computed dense" } else { "sparse" };

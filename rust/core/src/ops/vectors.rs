@@ -35,7 +35,8 @@ enum Form {
 
 /// A sparse factor: as stored, or packed.
 enum Sparse<T> {
-    Rows(spmv_f32::RunRows<T>),
+    /// With the rows, where the matrix is stacked.
+    Rows(spmv_f32::RunRows<T>, Option<Arc<Matrix>>),
     Packed(spmv_f32::RunPacked<T>, Arc<Packed<T>>),
 }
 
@@ -57,10 +58,24 @@ fn sparse<T: Number>(
 ) -> Result<(Tier, Sparse<T>, usize)> {
     let (tier, kernel) = pick(table, tier);
     Ok(match kernel {
-        Kernel::Rows(run) => (tier, Sparse::Rows(run), matrix.bytes()),
+        Kernel::Rows(run) if matrix.height() == 1 => (tier, Sparse::Rows(run, None), matrix.bytes()),
+        // A vector gains nothing from stacks.
+        Kernel::Rows(run) => {
+            let rows = matrix.form("rows", |matrix| {
+                let rows = matrix.unstacked::<T>();
+                let bytes = rows.bytes();
+                Ok((rows, bytes))
+            })?;
+            let bytes = rows.bytes();
+            (tier, Sparse::Rows(run, Some(rows)), bytes)
+        }
         Kernel::Packed { window, run } => {
             let packed = matrix.form(name, |matrix| {
-                let packed = Packed::new(&matrix.rows::<T>(), window);
+                let packed = if matrix.height() == 1 {
+                    Packed::new(&matrix.rows::<T>(), window)
+                } else {
+                    Packed::new(&matrix.unstacked::<T>().rows::<T>(), window)
+                };
                 let bytes = packed.bytes();
                 Ok((packed, bytes))
             })?;
@@ -169,8 +184,8 @@ impl Factor {
     ) {
         let (x_stride, out_stride) = (self.matrix.k(), self.matrix.m());
         match form {
-            Sparse::Rows(run) => {
-                let weight = self.matrix.rows::<T>();
+            Sparse::Rows(run, rows) => {
+                let weight = rows.as_ref().unwrap_or(&self.matrix).rows::<T>();
                 // SAFETY: the caller's.
                 unsafe { run(&Call { weight, tiles, n, x, x_stride, out, out_stride, residual, epilogue }) };
             }

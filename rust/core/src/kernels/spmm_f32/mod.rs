@@ -28,13 +28,9 @@ mod avx512;
 mod neon;
 pub mod cost;
 mod scalar;
-mod stacked;
+pub mod stacked;
 
 pub(super) use scalar::widen;
-pub use stacked::{
-    TABLE_2_F16, TABLE_2_F32, TABLE_2_I8, TABLE_4_F16, TABLE_4_F32, TABLE_4_I8, TABLE_16_F16, TABLE_16_F32,
-    TABLE_16_I8,
-};
 
 /// The code of one tier, for values of one type.
 pub type Run<T> = for<'a> unsafe fn(&Strip<'a, SparseRows<'a, T>>);

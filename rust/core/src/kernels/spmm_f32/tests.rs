@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code, reason = "kernels take pointers")]
 
+use super::stacked::*;
 use super::*;
 use crate::kernels::strip::Epilogue;
 use crate::testing::{Aligned, Rng, for_each_impl, sum_bound};

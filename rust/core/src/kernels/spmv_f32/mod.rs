@@ -194,7 +194,7 @@ mod tests {
 
     fn sparse_matrix<T: Value>(m: usize, k: usize, block: usize, rows: &[T]) -> Matrix {
         let (counts, indices, values) = sparse(m, k, block, rows).unwrap();
-        Matrix::sparse((m, k, 1), block, counts, indices, Values::copy(&values), None).unwrap()
+        Matrix::sparse((m, k, 1), (1, block), counts, indices, Values::copy(&values), None).unwrap()
     }
 
     fn random_matrix<T: Value>(rng: &mut Rng, m: usize, k: usize, block: usize, zeros: f64) -> Matrix {

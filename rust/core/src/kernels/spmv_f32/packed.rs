@@ -159,7 +159,7 @@ mod tests {
             let dense = rng.sparse_floats(m * k, zeros);
             let (counts, indices, values) = crate::weight::sparse(m, k, 255, &dense).unwrap();
             let matrix =
-                Matrix::sparse((m, k, 1), 255, counts, indices, Values::copy(&values), None).unwrap();
+                Matrix::sparse((m, k, 1), (1, 255), counts, indices, Values::copy(&values), None).unwrap();
             for window in [16, 64, 128] {
                 let packed = Packed::new(&matrix.rows::<f32>(), window);
                 let mut back = vec![0.0; m * k];

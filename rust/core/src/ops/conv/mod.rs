@@ -5,6 +5,8 @@
 
 #![allow(unsafe_code, reason = "strips of one output are written by several threads")]
 
+mod winograd;
+
 use super::activation::{self, Activation, Apply};
 use super::product::{Chain, Window, cut};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
@@ -168,6 +170,9 @@ impl Operator for Conv {
         if self.geometry.is_depthwise(x) {
             let weight = Arc::clone(site.args.plain(1, DType::Float32, out.shape[1] * run.taps())?);
             return Ok(run.depthwise(weight, site).into());
+        }
+        if run.suits_winograd(site.args.matrix(1)?, site) {
+            return Ok(run.winograd(site)?.into());
         }
         Ok(run.strips(&self.geometry, site)?.into())
     }

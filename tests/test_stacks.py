@@ -1,0 +1,64 @@
+"""Rows that were pruned together are stored, and multiplied, together."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import gossamer
+from gossamer import compress, runtime
+
+
+def network(m: int) -> nn.Module:
+    """A convolution, a grouped one, and two linear layers, wide enough that zeros pay."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(8, m, 3, padding=1), nn.ReLU(), nn.Conv2d(m, 32, 3, groups=2), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(32 * 36, m), nn.SiLU(), nn.Linear(m, 32)).eval()
+
+
+@pytest.mark.parametrize("weights", ["float32", "float16", "int8"])
+@pytest.mark.parametrize(("pattern", "m"), [("2x1", 48), ("4x1", 62), ("16x1", 64)])
+def test_blocks_of_rows_are_kept_whole(pattern, m, weights, tmp_path):
+    path = tmp_path / "net.goss"
+    module = compress.prune(network(m), 0.9, pattern=pattern)
+    report = gossamer.convert(module, (torch.randn(2, 8, 8, 8),), path, weights=weights)
+    assert [row.format for row in report.rows] == [f"sparse {pattern} {weights}"] * 4
+    plain = gossamer.convert(
+        compress.prune(network(m), 0.9), (torch.randn(2, 8, 8, 8),), tmp_path / "plain.goss", weights=weights
+    )
+    assert all(row.format == f"sparse {weights}" for row in plain.rows)
+    assert report.bytes_after < plain.bytes_after
+    tolerance = {"float32": 1e-5, "float16": 2e-3, "int8": 3e-2}[weights]
+    for isa in ("scalar", None):
+        model = runtime.load(path, isa=isa, threads=1)
+        for n in (1, 5, 40):
+            x = torch.randn(n, 8, 8, 8)
+            with torch.no_grad():
+                want = module(x)
+            got = model.run(x)
+            torch.testing.assert_close(got, want, rtol=0, atol=tolerance * float(want.abs().max()))
+            twice = runtime.load(path, isa=isa, threads=2).run(x)
+            assert torch.equal(got, twice)
+    kernels = {layer["name"]: layer["kernel"] for layer in runtime.load(path).layers}
+    assert f"spmm_f32 {pattern}" in kernels["0"]
+    profile = str(runtime.load(path).profile(torch.randn(40, 8, 8, 8)))
+    assert f"spmm_f32 {pattern}" in profile
+
+
+def test_integer_layers_are_not_stacked(tmp_path):
+    x = torch.randn(4, 8, 8, 8)
+    module = compress.quantize(compress.prune(network(64), 0.9, pattern="4x1"), [(x,)])
+    report = gossamer.convert(module, (x,), tmp_path / "net.goss")
+    assert {row.format for row in report.rows} == {"sparse int8"}
+    torch.testing.assert_close(runtime.load(tmp_path / "net.goss").run(x), module(x), rtol=0, atol=0)
+
+
+def test_blocks_with_too_few_weights_are_not_worth_it(tmp_path):
+    module = compress.prune(network(64), 0.8, pattern="4x1")
+    with torch.no_grad():
+        for layer in module:
+            if hasattr(layer, "weight_mask"):
+                layer.weight_mask *= torch.rand_like(layer.weight_mask) > 0.25
+    report = gossamer.convert(module, (torch.randn(2, 8, 8, 8),), tmp_path / "net.goss")
+    assert {row.format for row in report.rows} == {"sparse float32"}
