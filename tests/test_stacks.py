@@ -62,3 +62,28 @@ def test_blocks_with_too_few_weights_are_not_worth_it(tmp_path):
                 layer.weight_mask *= torch.rand_like(layer.weight_mask) > 0.25
     report = gossamer.convert(module, (torch.randn(2, 8, 8, 8),), tmp_path / "net.goss")
     assert {row.format for row in report.rows} == {"sparse float32"}
+
+
+@pytest.mark.parametrize("weights", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("height", [2, 4, 16])
+def test_rows_of_stacks_are_looked_up(height, weights, tmp_path):
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.head = nn.Embedding(80, 300), nn.Linear(300, 80, bias=False)
+            with torch.no_grad():
+                there = torch.rand(80 // height, 300) > 0.9
+                self.table.weight *= there.repeat_interleave(height, 0)
+            self.head.weight = self.table.weight
+
+        def forward(self, ids):
+            return self.head(torch.tanh(self.table(ids)))
+
+    torch.manual_seed(0)
+    module, path = Tied().eval(), tmp_path / "net.goss"
+    report = gossamer.convert(module, (torch.randint(0, 80, (2, 40)),), path, weights=weights)
+    assert f"sparse {height}x1 {weights}" in {row.format for row in report.rows}
+    ids = torch.arange(80).reshape(2, 40)
+    want = module(ids).detach()
+    tolerance = {"float32": 1e-5, "float16": 2e-3, "int8": 3e-2}[weights]
+    torch.testing.assert_close(runtime.load(path).run(ids), want, rtol=0, atol=tolerance * float(want.abs().max()))

@@ -439,8 +439,10 @@ def _place(value: Tensor) -> int:
 def _height(weight: Tensor) -> int:
     """Rows of a weight that have their non-zeros in the same columns, as the file's writer finds them."""
     there = weight.flatten(1) != 0
+    there = there[:, there.any(0)]
     count = int(there.sum())
-    if count * 2 > there.numel():
+    # Where rows or columns are full or empty it is no pattern.
+    if count * 2 > int(there.any(1).sum()) * there.shape[1]:
         return 1
     for height in (height for height in (16, 4, 2) if height <= there.shape[0]):
         m = there.shape[0] // height * height

@@ -10,7 +10,7 @@ use super::index::{indices, place};
 use super::{Args, Frame, Operator, Prepared, Site, Step};
 use crate::error::{Error, Result, ensure};
 use crate::tensor::{DType, Meta};
-use crate::weight::{Matrix, Number, QUAD, SparseRows, Structure, TILE, Tensor};
+use crate::weight::{Matrix, QUAD, SparseRows, Structure, TILE, Tensor};
 use half::f16;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -75,23 +75,39 @@ impl Operator for Embedding {
 
 /// A row of a sparse matrix.
 fn read_sparse(matrix: &Matrix, row: usize, out: &mut [f32]) {
-    out.fill(0.0);
-    let scale = matrix.scales().map_or(1.0, |scales| scales[row]);
-    match matrix.dtype() {
-        DType::Float32 => fill(&matrix.rows::<f32>(), row, out, |value| value),
-        DType::Float16 => fill(&matrix.rows::<f16>(), row, out, f16::to_f32),
-        _ => fill(&matrix.rows::<i8>(), row, out, |q| f32::from(q) * scale),
+    match matrix.height() {
+        1 => read_stack::<1>(matrix, row, out),
+        2 => read_stack::<2>(matrix, row, out),
+        4 => read_stack::<4>(matrix, row, out),
+        _ => read_stack::<16>(matrix, row, out),
     }
 }
 
-/// Puts the non-zeros of a row where they belong.
-fn fill<T: Number>(rows: &SparseRows<'_, T>, row: usize, out: &mut [f32], real: impl Fn(T) -> f32) {
-    for block in (0..rows.blocks()).map(|b| rows.at(b)) {
-        let (tile, count) = (row / TILE, usize::from(block.counts[row]));
-        let before: usize = block.counts[tile * TILE..row].iter().map(|&count| usize::from(count)).sum();
+/// A row of stacks of `H` rows.
+fn read_stack<const H: usize>(matrix: &Matrix, row: usize, out: &mut [f32]) {
+    out.fill(0.0);
+    let scale = matrix.scales().map_or(1.0, |scales| scales[row]);
+    match matrix.dtype() {
+        DType::Float32 => fill(&matrix.stacks::<f32, H>(), row, out, |value| value),
+        DType::Float16 => fill(&matrix.stacks::<f16, H>(), row, out, f16::to_f32),
+        _ => fill(&matrix.stacks::<i8, H>(), row, out, |q| f32::from(q) * scale),
+    }
+}
+
+/// Puts the values of a row where they belong.
+fn fill<T: Copy, const H: usize>(
+    stacks: &SparseRows<'_, [T; H]>,
+    row: usize,
+    out: &mut [f32],
+    real: impl Fn(T) -> f32,
+) {
+    let (stack, lane) = (row / H, row % H);
+    for block in (0..stacks.blocks()).map(|b| stacks.at(b)) {
+        let (tile, count) = (stack / TILE, usize::from(block.counts[stack]));
+        let before: usize = block.counts[tile * TILE..stack].iter().map(|&count| usize::from(count)).sum();
         let at = block.starts[tile] as usize + before;
-        for (&column, &value) in block.indices[at..][..count].iter().zip(&block.values[at..][..count]) {
-            out[block.k0 + usize::from(column)] = real(value);
+        for (&column, values) in block.indices[at..][..count].iter().zip(&block.values[at..][..count]) {
+            out[block.k0 + usize::from(column)] = real(values[lane]);
         }
     }
 }
