@@ -552,6 +552,46 @@ def test_add_and_lookup_are_the_oracle():
     check(gossamer.lookup_i8, (a, table), table.numpy()[a.numpy()])
 
 
+@pytest.mark.parametrize(
+    "shapes", [((2, 3, 5, 5), (2, 3, 1, 1)), ((1, 3, 1, 5), (2, 1, 4, 5)), ((7,), (7,)), ((3,), ())]
+)
+def test_mul_is_the_oracle(shapes):
+    a, b = (uint8(*shape) for shape in shapes)
+    for scale, output in ((1.0, [0, 0, 255]), (0.5, [128, 0, 255]), (F32(0.0071).item(), [77, 77, 200])):
+        for za, zb in ((0, 0), (128, 128), (3, 250), (255, 0)):
+            exact = (a.numpy().astype(np.int64) - za) * (b.numpy().astype(np.int64) - zb)
+            check(gossamer.mul_i8, (a, b, za, zb, scale, *output), stored(exact.astype(F32) * F32(scale), output))
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "replicate", "circular"])
+def test_padding_copies_bytes(mode):
+    x = uint8(2, 3, 5, 6)
+    name = {"replicate": "edge", "circular": "wrap"}.get(mode, mode)
+    more = {"constant_values": 200} if mode == "constant" else {}
+    want = np.pad(x.numpy(), [(0, 0), (0, 0), (0, 3), (2, 1)], name, **more)
+    check(gossamer.pad_i8, (x, [2, 1, 0, 3], mode, 200), want)
+
+
+@pytest.mark.parametrize("sizes", [(10, 12), (3, 4), (1, 1), (13, 5)])
+@pytest.mark.parametrize("kind", ["nearest", "nearest_exact", "linear", "corners"])
+def test_resizing_is_torchs(kind, sizes):
+    x = uint8(2, 3, 5, 6)
+    mode = {"nearest_exact": "nearest-exact", "linear": "bilinear", "corners": "bilinear"}.get(kind, kind)
+    corners = kind == "corners" if mode == "bilinear" else None
+    args = (x, list(sizes), None, "linear" if kind == "corners" else kind, kind == "corners")
+    got = gossamer.resize_i8(*args)
+    want = F.interpolate(x.double(), sizes, mode=mode, align_corners=corners)
+    if mode == "bilinear":
+        assert (got.double() - want).abs().max() < 0.5001
+    else:
+        assert torch.equal(got, want.to(torch.uint8))
+    torch.library.opcheck(gossamer.resize_i8.default, args, test_utils=("test_schema", "test_faketensor"))
+    scaled = gossamer.resize_i8(x, None, [1.7, 0.6], *args[3:])
+    assert scaled.shape == (2, 3, 8, 3)
+    flat = gossamer.resize_i8(x[:, :, 0], [sizes[1]], None, *args[3:])
+    assert torch.equal(flat, gossamer.resize_i8(x[:, :, :1], [1, sizes[1]], None, *args[3:])[:, :, 0])
+
+
 def windows(x, kernel, stride, padding, ceil_mode, include):
     """For each output position of (n, c, h, w): what its window holds of the input, and how many elements count."""
     x = x.numpy().astype(np.int64)
@@ -765,7 +805,7 @@ def test_static_of_a_graph_with_everything():
     x = image(8, 8)
     close(quantized(x), module(x), 0.99)
     found = targets(quantized)
-    # The gate multiplies in float32; the concatenation and its pooling do not.
+    # A slope a channel is computed in float32, and so what follows it up to the next layer.
     assert {"gossamer.max_pool_i8", "aten.cat", "gossamer.lookup_i8", "aten.mul.Tensor"} <= set(found)
     Follow(quantized).run(x)
 

@@ -36,7 +36,10 @@ __all__ = [
     "lookup_i8",
     "max_pool_i8",
     "mean_i8",
+    "mul_i8",
+    "pad_i8",
     "quantize",
+    "resize_i8",
 ]
 
 # The smallest normal float32: a row with a smaller scale is taken as zeros, so that 1 / scale is finite.
@@ -223,6 +226,98 @@ def add_i8(
 @add_i8.register_fake
 def _(a, b, a_scale, a_zero_point, b_scale, b_zero_point, zero_point, lo, hi):
     return a.new_empty(a.shape)
+
+
+@torch.library.custom_op("gossamer::mul_i8", mutates_args=())
+def mul_i8(
+    a: Tensor, b: Tensor, a_zero_point: int, b_zero_point: int, scale: float, zero_point: int, lo: int, hi: int
+) -> Tensor:
+    """Multiplies two uint8 tensors, broadcast to each other; `scale` is the product of their scales over the output's.
+
+    `y = f32((a - a_zero_point) · (b - b_zero_point)) · scale; q = clamp(rint(y) + zero_point, lo, hi)`.
+    """
+    y = _centred(a, a_zero_point, torch.float32) * _centred(b, b_zero_point, torch.float32)
+    return _store(y.mul_(scale), [zero_point, lo, hi])
+
+
+@mul_i8.register_fake
+def _(a, b, a_zero_point, b_zero_point, scale, zero_point, lo, hi):
+    return a.new_empty(torch.broadcast_shapes(a.shape, b.shape))
+
+
+@torch.library.custom_op("gossamer::pad_i8", mutates_args=())
+def pad_i8(x: Tensor, pad: Sequence[int], mode: str, value: int) -> Tensor:
+    """`torch.nn.functional.pad` of uint8, to the same scale and zero point; `value` is a byte."""
+    y = F.pad(x.to(torch.float32), list(pad), mode, value if mode == "constant" else None)
+    return y.to(torch.uint8, memory_format=torch.contiguous_format)
+
+
+@pad_i8.register_fake
+def _(x, pad, mode, value):
+    sizes = list(x.shape)
+    for i in range(len(pad) // 2):
+        sizes[-1 - i] = sizes[-1 - i] + pad[2 * i] + pad[2 * i + 1]
+    return x.new_empty(sizes)
+
+
+def _resized(x: Tensor, output_size: Sequence[int] | None, scales: Sequence[float] | None) -> list[int]:
+    if output_size is not None:
+        return list(output_size)
+    assert scales is not None, "either the sizes are given or how much larger they get"
+    return [torch.sym_int(size * scale) for size, scale in zip(x.shape[2:], scales, strict=True)]
+
+
+def _taps(n: int, out: int, scale: float | None, kind: str, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """For each output along an axis: the two inputs that it lies between, and the weight of the second, in float32."""
+    size = torch.tensor(float(n), dtype=torch.float32)
+    if align_corners:
+        ratio = (size - 1) / (torch.tensor(float(out)) - 1) if out > 1 else torch.tensor(0.0)
+    elif scale is not None:
+        ratio = torch.tensor(1.0 / scale, dtype=torch.float64).to(torch.float32)
+    else:
+        ratio = size / torch.tensor(float(out))
+    at = torch.arange(out, dtype=torch.float32)
+    if kind != "linear":
+        source = (at if kind == "nearest" else at + 0.5) * ratio
+        first = source.floor().to(torch.int64).clamp(0, n - 1)
+        return first, first, torch.zeros(out)
+    source = (at * ratio if align_corners else (at + 0.5) * ratio - 0.5).clamp(min=0.0)
+    first = source.to(torch.int64).clamp(max=n - 1)
+    return first, (first + 1).clamp(max=n - 1), (source - first.to(torch.float32)).clamp(0.0, 1.0)
+
+
+@torch.library.custom_op("gossamer::resize_i8", mutates_args=())
+def resize_i8(
+    x: Tensor,
+    output_size: Sequence[int] | None,
+    scales: Sequence[float] | None,
+    kind: str,
+    align_corners: bool,
+) -> Tensor:
+    """Planes of another size, (n, c, ...) uint8 to the same scale and zero point, by torch's coordinates in float32.
+
+    `kind` is `nearest` or `nearest_exact`, which copy bytes, or `linear`: with `t` the float32 distance to the first of
+    two inputs, `row = f32(a) · (1 - t) + f32(b) · t` along the last axis, the same of two rows along the one before,
+    and `q = clamp(rint(y), 0, 255)`.
+    """
+    sizes = _resized(x, output_size, scales)
+    y = x.to(torch.float32)
+    # Along the columns first, as the kernels do.
+    for i in reversed(range(len(sizes))):
+        axis = 2 + i
+        scale = None if scales is None else scales[i]
+        first, second, t = _taps(x.shape[axis], sizes[i], scale, kind, align_corners)
+        if kind != "linear":
+            y = y.index_select(axis, first)
+            continue
+        t = t.reshape(-1, *(1,) * (len(sizes) - 1 - i))
+        y = y.index_select(axis, first) * (1 - t) + y.index_select(axis, second) * t
+    return _store(y.contiguous(), [0, 0, 255])
+
+
+@resize_i8.register_fake
+def _(x, output_size, scales, kind, align_corners):
+    return x.new_empty([*x.shape[:2], *_resized(x, output_size, scales)])
 
 
 @torch.library.custom_op("gossamer::lookup_i8", mutates_args=())

@@ -76,6 +76,27 @@ MOVES = {
 MAX_POOLS = {aten.max_pool1d.default, aten.max_pool2d.default}
 AVG_POOLS = {aten.avg_pool1d.default, aten.avg_pool2d.default}
 ADAPTIVE = {aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default}
+# Padding: its mode, where the op does not take one.
+PADS = {
+    aten.constant_pad_nd.default: "constant",
+    aten.pad.default: "",
+    aten.reflection_pad1d.default: "reflect",
+    aten.reflection_pad2d.default: "reflect",
+    aten.replication_pad1d.default: "replicate",
+    aten.replication_pad2d.default: "replicate",
+}
+# Resizing: its kind in the file.
+RESIZES = {
+    getattr(getattr(aten, f"{name}{n}d"), overload): kind
+    for name, kind, ranks in (
+        ("upsample_nearest", "nearest", (1, 2)),
+        ("_upsample_nearest_exact", "nearest_exact", (1, 2)),
+        ("upsample_linear", "linear", (1,)),
+        ("upsample_bilinear", "linear", (2,)),
+    )
+    for n in ranks
+    for overload in ("vec", "default")
+}
 LAYERS = {gossamer.conv.default, gossamer.linear.default}
 
 
@@ -200,6 +221,14 @@ def _has_integer_form(program: Program, node: fx.Node) -> bool:
     if target is aten.add.Tensor:
         a, b, alpha = arguments(node)
         return alpha == 1 and _is_float(a) and _is_float(b) and _shape(a) == _shape(b) == _shape(node)
+    if target is aten.mul.Tensor:
+        return all(_is_float(factor) for factor in arguments(node))
+    if target in PADS:
+        mode, value = _padding(node)
+        return mode != "constant" or math.isfinite(value)
+    if target in RESIZES:
+        _, scales, _ = _resizing(node)
+        return scales is None or all(isinstance(scale, int | float) for scale in scales)
     if target is aten.cat.default:
         return all(_is_float(source) for source in arguments(node)[0])
     if target in AVG_POOLS | ADAPTIVE | MAX_POOLS:
@@ -208,6 +237,23 @@ def _has_integer_form(program: Program, node: fx.Node) -> bool:
         _, axes, _, dtype = arguments(node)
         return bool(axes) and dtype in (None, torch.float32)
     return target in MOVES or activation_of(node) is not None
+
+
+def _padding(node: fx.Node) -> tuple[str, float]:
+    """The mode of padding, and what is put there if that is constant."""
+    _, _, *rest = arguments(node)
+    if node.target is aten.pad.default:
+        return rest[0], float(rest[1] or 0)
+    return PADS[node.target], float(rest[0] or 0) if rest else 0.0
+
+
+def _resizing(node: fx.Node) -> tuple[Any, list[float] | None, bool]:
+    """The sizes that are asked for, or how much larger it gets, or both; and whether corners stay."""
+    _, sizes, *rest = arguments(node)
+    corners = rest.pop(0) if RESIZES[node.target] == "linear" else False
+    given = rest[0] if "vec" in str(node.target) else rest
+    known = given is not None and all(scale is not None for scale in given)
+    return sizes, list(given) if known else None, corners
 
 
 def _shape(node: fx.Node) -> tuple[str, ...]:
@@ -279,8 +325,18 @@ def _widen_for_cat(program: Program, integer: set[fx.Node], ranges: Ranges) -> N
     for node in reversed(program.graph.nodes):
         if node in integer and node.target is aten.cat.default and (node, "value") in ranges:
             for source in arguments(node)[0]:
-                if len(source.users) == 1 and source.target not in MOVES | MAX_POOLS:
+                # What passes bytes on has the range of what it reads.
+                while len(source.users) == 1 and _keeps_grid(source):
+                    source = source.args[0]
+                if len(source.users) == 1 and not _keeps_grid(source):
                     ranges[source, "value"] = ranges[node, "value"]
+
+
+def _keeps_grid(node: fx.Node) -> bool:
+    """Whether a node's bytes stand for what those of its first argument do."""
+    if node.target in PADS:
+        return _padding(node)[1] == 0
+    return node.target in MOVES | MAX_POOLS or node.target in RESIZES
 
 
 # -- the graph in integers --------------------------------------------------------------------------------------------
@@ -357,6 +413,16 @@ class _Writer:
             return
         if target is aten.add.Tensor:
             self._add(node)
+        elif target is aten.mul.Tensor:
+            self._mul(node)
+        elif target in PADS:
+            self._pad(node)
+        elif target in RESIZES:
+            x, grid = self._int(args[0])
+            sizes, scales, corners = _resizing(node)
+            sizes = fx.map_arg(sizes, self._float)
+            y = self._emit(gossamer.resize_i8.default, x, sizes, scales, RESIZES[target], corners)
+            self.integers[node] = (y, grid)
         elif target is aten.cat.default:
             grid = self._grid(node)
             parts = [self._requantized(source, grid) for source in args[0]]
@@ -423,8 +489,8 @@ class _Writer:
         self.weights[key] = (str(made.target), scale)
         return made, scale
 
-    def _add(self, node: fx.Node) -> None:
-        """An addition, with the clamp after it where that alone reads it."""
+    def _clamped(self, node: fx.Node) -> tuple[fx.Node, Grid, list[int]]:
+        """The clamp that alone reads a node, or the node; its grid, and how its bytes are stored."""
         last, clamp = node, (-math.inf, math.inf)
         user = next(iter(node.users))
         if len(node.users) == 1 and user in self.integer and (found := activation_of(user)) is not None:
@@ -432,12 +498,36 @@ class _Writer:
             if name in CLAMPS:
                 last, clamp = user, CLAMPS[name] or (params[0], params[1])
         grid = self._grid(last)
+        return last, grid, [grid.zero_point, *map(grid.step, clamp)]
+
+    def _add(self, node: fx.Node) -> None:
+        """An addition, with the clamp after it where that alone reads it."""
+        last, grid, output = self._clamped(node)
         args: list[Any] = []
         terms = [self._int(term) for term in arguments(node)[:2]]
         for _, term in terms:
             args += [_single(term.scale / grid.scale), term.zero_point]
-        bounds = [grid.zero_point, *map(grid.step, clamp)]
-        self.integers[last] = (self._emit(gossamer.add_i8.default, terms[0][0], terms[1][0], *args, *bounds), grid)
+        self.integers[last] = (self._emit(gossamer.add_i8.default, terms[0][0], terms[1][0], *args, *output), grid)
+
+    def _mul(self, node: fx.Node) -> None:
+        """A product, with the clamp after it where that alone reads it."""
+        last, grid, output = self._clamped(node)
+        (a, a_grid), (b, b_grid) = (self._int(factor) for factor in arguments(node))
+        scale = _single(a_grid.scale * b_grid.scale / grid.scale)
+        args = (a, b, a_grid.zero_point, b_grid.zero_point, scale, *output)
+        self.integers[last] = (self._emit(gossamer.mul_i8.default, *args), grid)
+
+    def _pad(self, node: fx.Node) -> None:
+        """Padding, with zero or what is there already in the operand's grid, or else in one that holds the constant."""
+        source, pad = arguments(node)[:2]
+        mode, value = _padding(node)
+        x, grid = self._int(source)
+        if not _keeps_grid(node):
+            grid = self._grid(node)
+            x = self._requantized(source, grid)
+        pad = fx.map_arg(pad, self._float)
+        y = self._emit(gossamer.pad_i8.default, x, pad, mode, grid.step(value))
+        self.integers[node] = (y, grid)
 
     def _requantized(self, source: fx.Node, grid: Grid) -> fx.Node:
         x, own = self._int(source)

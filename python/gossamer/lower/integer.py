@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from .. import ops_i8  # noqa: F401  (defines the integer ops in torch)
 from ..program import shape_of
 from . import Lowering, Token, lowers
 from .layers import convolution_weight, geometry
+from .pool import padded
+from .resize import resized
 
 
 def _bytes(output: list[int] | None) -> dict[str, int] | None:
@@ -88,6 +92,22 @@ def add_i8(at: Lowering, a, b, a_scale, a_zero_point, b_scale, b_zero_point, zer
         b={"scale": b_scale, "zero_point": b_zero_point},
         output=_bytes([zero_point, lo, hi]),
     )
+
+
+@lowers("gossamer.mul_i8.default")
+def mul_i8(at: Lowering, a, b, a_zero_point, b_zero_point, scale, zero_point, lo, hi) -> Token:
+    attrs = {"a_zero_point": a_zero_point, "b_zero_point": b_zero_point, "scale": scale}
+    return at.add("mul_i8", [at.value(a), at.value(b)], **attrs, output=_bytes([zero_point, lo, hi]))
+
+
+@lowers("gossamer.pad_i8.default")
+def pad_i8(at: Lowering, x, pad, mode, value) -> Token:
+    return padded(at, x, pad, mode, value)
+
+
+@lowers("gossamer.resize_i8.default")
+def resize_i8(at: Lowering, x, output_size, scales, kind, align_corners) -> Token:
+    return resized(at, x, kind, align_corners, scales, torch.uint8)
 
 
 def _mean(x_zero_point: int, scale: float, output: list[int]) -> dict[str, Any]:

@@ -172,21 +172,22 @@ def _adaptive(at: Lowering, x, kind: str, output_size) -> Token:
 
 @lowers("aten.constant_pad_nd.default")
 def constant_pad(at: Lowering, x, pad, value) -> Token:
-    return _padded(at, x, pad, "constant", value)
+    return padded(at, x, pad, "constant", value)
 
 
 @lowers("aten.pad.default")
 def pad(at: Lowering, x, pad, mode, value) -> Token:
-    return _padded(at, x, pad, mode, value)
+    return padded(at, x, pad, mode, value)
 
 
 @lowers(*(f"aten.{kind}_pad{n}d.default" for kind in ("reflection", "replication") for n in (1, 2)))
 def edge_pad(at: Lowering, x, pad) -> Token:
     mode = "reflect" if "reflection" in at.function() else "replicate"
-    return _padded(at, x, pad, mode, None)
+    return padded(at, x, pad, mode, None)
 
 
-def _padded(at: Lowering, x, amounts: list[int], mode: str, value: float | None) -> Token:
+def padded(at: Lowering, x, amounts: list[int], mode: str, value: float | None) -> Token:
+    """More elements around, of any type."""
     rank = len(shape_of(x))
     # torch lists the last dimension first.
     pairs = [[0, 0]] * (rank - len(amounts) // 2) + [list(amounts[i : i + 2]) for i in range(0, len(amounts), 2)][::-1]

@@ -26,7 +26,7 @@ def _nearest(at: Lowering, x, scales) -> Token:
     if x.meta["val"].dtype != torch.float32:
         return _repeated(at, x)
     kind = "nearest_exact" if "exact" in at.function() else "nearest"
-    return _resized(at, x, kind, False, scales)
+    return resized(at, x, kind, False, scales)
 
 
 @lowers("aten.upsample_linear1d.vec", "aten.upsample_bilinear2d.vec", "aten.upsample_bicubic2d.vec")
@@ -40,7 +40,7 @@ def between(at: Lowering, x, output_size, align_corners, *scales: Any) -> Token:
 
 
 def _between(at: Lowering, x, align_corners: bool, scales) -> Token:
-    return _resized(at, x, "cubic" if "cubic" in at.function() else "linear", align_corners, scales)
+    return resized(at, x, "cubic" if "cubic" in at.function() else "linear", align_corners, scales)
 
 
 def _given(scales: tuple[Any, ...]) -> list[float] | None:
@@ -48,13 +48,14 @@ def _given(scales: tuple[Any, ...]) -> list[float] | None:
     return known if len(known) == len(scales) else None
 
 
-def _resized(at: Lowering, x, kind: str, align_corners: bool, scales) -> Token:
+def resized(at: Lowering, x, kind: str, align_corners: bool, scales, dtype=torch.float32) -> Token:
+    """Planes of the node's sizes, computed in `dtype`."""
     if scales is not None and not all(isinstance(s, (int, float)) for s in scales):
         raise Unsupported("a scale that is computed")
     attrs: dict[str, Any] = {"kind": kind, "output_size": at.sizes()[2:], "align_corners": align_corners}
     if scales is not None:
         attrs["scales"] = [float(s) for s in scales]
-    return at.add("resize", [at.value(x, torch.float32)], **attrs)
+    return at.add("resize", [at.value(x, dtype)], **attrs)
 
 
 def _repeated(at: Lowering, x) -> Token:

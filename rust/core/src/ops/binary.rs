@@ -28,6 +28,47 @@ fn is_per_channel(shape: &[usize], output: &[usize]) -> bool {
         && shape[1] == output[1]
 }
 
+/// The layouts of a function of two operands, broadcast to each other, whose elements have the size of the output's.
+pub(super) fn wants(args: &Args<'_>) -> Wants {
+    let (Ok(a), Ok(b)) = (args.meta(0), args.meta(1)) else { return Wants::Plain };
+    let Ok(shape) = broadcast(&a.shape, &b.shape) else { return Wants::Plain };
+    // A tensor of the file lies plain; a value of the output's shape, or of one number a channel, may lie either way.
+    let follows = |i: usize, meta: &Meta| {
+        let value = matches!(args.args[i], super::Arg::Value(_));
+        meta.elements() == 1 || is_per_channel(&meta.shape, &shape) || (value && meta.shape == shape)
+    };
+    if shape.len() >= 3 && follows(0, a) && follows(1, b) { Wants::Same } else { Wants::Plain }
+}
+
+/// The runs of such a function, and the operand that is not broadcast, if there is one.
+pub(super) fn loops(site: &Site<'_>, a: &Meta, b: &Meta, out: &Meta) -> (Broadcast, Option<usize>) {
+    // Features are one more dimension: planes a pitch apart, whose gap is computed along.
+    // Where planes of the output have no gap it is plain by name, and one number a channel still has planes of its own.
+    let spread = site.layout == Layout::Features || site.layouts.contains(&Layout::Features);
+    let seen = |meta: &Meta, layout: Layout| -> (Vec<usize>, Vec<usize>) {
+        if !spread {
+            return (out.shape.clone(), binary::strides(&meta.shape, &out.shape));
+        }
+        let to = Planes::of(out, Layout::Features);
+        let shape = vec![to.n, to.channels, to.pitch];
+        let strides = if meta.shape == out.shape {
+            vec![to.channels * to.pitch, to.pitch, 1]
+        } else if meta.elements() == 1 {
+            vec![0; 3]
+        } else {
+            // One number a channel; as features, each has a plane of its own.
+            let one = Planes::of(meta, layout);
+            vec![if one.n == 1 { 0 } else { one.channels * one.pitch }, one.pitch, 0]
+        };
+        (shape, strides)
+    };
+    let (shape, a_strides) = seen(a, site.layouts[0]);
+    let (_, b_strides) = seen(b, site.layouts[1]);
+    let whole = |strides: &[usize]| shape.iter().zip(strides).all(|(&d, &s)| d == 1 || s > 0);
+    let in_place = [&a_strides, &b_strides].into_iter().position(|strides| whole(strides));
+    (Broadcast::new(&shape, &a_strides, &b_strides), in_place)
+}
+
 impl Operator for BinaryOp {
     const ARITY: (usize, usize) = (2, 2);
 
@@ -41,19 +82,9 @@ impl Operator for BinaryOp {
     }
 
     fn wants(&self, args: &Args<'_>) -> Wants {
-        let (Ok(a), Ok(b)) = (args.meta(0), args.meta(1)) else { return Wants::Plain };
-        let Ok(shape) = broadcast(&a.shape, &b.shape) else { return Wants::Plain };
-        // A tensor of the file lies plain; a value of the output's shape, or of one number a channel, may lie either way.
-        let follows = |i: usize, meta: &Meta| {
-            let value = matches!(args.args[i], super::Arg::Value(_));
-            meta.elements() == 1 || is_per_channel(&meta.shape, &shape) || (value && meta.shape == shape)
-        };
+        let Ok(a) = args.meta(0) else { return Wants::Plain };
         let same_size = self.function.result(a.dtype).map(crate::tensor::DType::size) == Some(a.dtype.size());
-        if shape.len() >= 3 && same_size && follows(0, a) && follows(1, b) {
-            Wants::Same
-        } else {
-            Wants::Plain
-        }
+        if same_size { wants(args) } else { Wants::Plain }
     }
 
     fn prepare(&self, site: &Site<'_>) -> Result<Prepared> {
@@ -62,34 +93,8 @@ impl Operator for BinaryOp {
         let row =
             binary::row(a.dtype, float).expect("inference asked whether the function is defined on the type");
         let function = self.function;
-        // Features are one more dimension: planes a pitch apart, whose gap is computed along.
-        // Where planes of the output have no gap it is plain by name, and one number a channel still has planes of its own.
-        let spread = site.layout == Layout::Features || site.layouts.contains(&Layout::Features);
-        let seen = |meta: &Meta, layout: Layout| -> (Vec<usize>, Vec<usize>) {
-            if !spread {
-                return (out.shape.clone(), binary::strides(&meta.shape, &out.shape));
-            }
-            let to = Planes::of(out, Layout::Features);
-            let shape = vec![to.n, to.channels, to.pitch];
-            let strides = if meta.shape == out.shape {
-                vec![to.channels * to.pitch, to.pitch, 1]
-            } else if meta.elements() == 1 {
-                vec![0; 3]
-            } else {
-                // One number a channel; as features, each has a plane of its own.
-                let one = Planes::of(meta, layout);
-                vec![if one.n == 1 { 0 } else { one.channels * one.pitch }, one.pitch, 0]
-            };
-            (shape, strides)
-        };
-        let (shape, a_strides) = seen(a, site.layouts[0]);
-        let (_, b_strides) = seen(b, site.layouts[1]);
-        let whole = |strides: &[usize]| shape.iter().zip(strides).all(|(&d, &s)| d == 1 || s > 0);
+        let (loops, whole) = loops(site, a, b, out);
         let same_size = a.dtype.size() == out.dtype.size();
-        let in_place =
-            [(0, &a_strides), (1, &b_strides)].into_iter().find(|(_, strides)| same_size && whole(strides));
-        let in_place = in_place.map(|(i, _)| i);
-        let loops = Broadcast::new(&shape, &a_strides, &b_strides);
         let sizes = [a.dtype.size(), out.dtype.size()];
         let mut step = Step::new(format!("binary/{tier}"), move |frame: &Frame<'_>| {
             let pointer = |i: usize| Shared(frame.input_ptr::<u8>(i).cast_mut());
@@ -100,7 +105,7 @@ impl Operator for BinaryOp {
                 unsafe { loops.run(row, function, sizes, [a.get(), b.get()], out.get(), start..end) };
             });
         });
-        step.in_place = in_place;
+        step.in_place = if same_size { whole } else { None };
         Ok(step.into())
     }
 }

@@ -1,13 +1,14 @@
-//! Between float32 and bytes, and on bytes: `quantize`, `dequantize`, `lookup_i8`, `add_i8`.
+//! Between float32 and bytes, and on bytes: `quantize`, `dequantize`, `lookup_i8`, `add_i8`, `mul_i8`.
 
 #![allow(unsafe_code, reason = "an operand may be the output")]
 
 use super::frame::Shared;
 use super::integer::{Bytes, Scaled};
-use super::{Args, Frame, Operator, Prepared, Site, Step, Wants, parallel};
+use super::{Args, Frame, Operator, Prepared, Site, Step, Wants, binary, parallel};
 use crate::error::{Result, ensure};
+use crate::kernels::binary::Run;
 use crate::kernels::{pick, quantize};
-use crate::tensor::{DType, Meta};
+use crate::tensor::{DType, Meta, broadcast};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -179,6 +180,68 @@ impl Operator for AddI8 {
             });
         });
         step.in_place = Some(0);
+        Ok(step.into())
+    }
+}
+
+/// Attributes of `mul_i8`: `clamp(rint(f32((a - a_zero_point) · (b - b_zero_point)) · scale) + zero_point, lo, hi)`,
+/// operands broadcast to each other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MulI8 {
+    /// The byte of the first that stands for zero.
+    pub a_zero_point: u8,
+    /// The byte of the second that stands for zero.
+    pub b_zero_point: u8,
+    /// What a step of the first times a step of the second is worth, in steps of the output.
+    pub scale: f32,
+    /// The product.
+    pub output: Bytes,
+}
+
+impl Operator for MulI8 {
+    const ARITY: (usize, usize) = (2, 2);
+
+    fn infer(&self, args: &Args<'_>) -> Result<Vec<Meta>> {
+        let (a, b) = (typed(args, 0, DType::UInt8)?, typed(args, 1, DType::UInt8)?);
+        ensure!(self.output.lo <= self.output.hi, Graph, "output bytes {:?} are an empty range", self.output);
+        Ok(vec![Meta::new(DType::UInt8, broadcast(&a.shape, &b.shape)?)])
+    }
+
+    fn wants(&self, args: &Args<'_>) -> Wants {
+        binary::wants(args)
+    }
+
+    fn prepare(&self, site: &Site<'_>) -> Result<Prepared> {
+        let (tier, kernel) = pick(quantize::MUL, site.tier);
+        let (loops, whole) = binary::loops(site, site.args.meta(0)?, site.args.meta(1)?, &site.outputs[0]);
+        let product = quantize::Product {
+            zero_points: [self.a_zero_point, self.b_zero_point],
+            scale: self.scale,
+            bytes: self.output.into(),
+        };
+        let mut step = Step::new(format!("mul_i8/{tier}"), move |frame: &Frame<'_>| {
+            let pointer = |i: usize| Shared(frame.input_ptr::<u8>(i).cast_mut());
+            let (a, b, out) = (pointer(0), pointer(1), Shared(frame.output_ptr::<u8>(0)));
+            parallel(frame.pool, loops.len(), 64, &|start, end| {
+                loops.runs(start..end, |Run { at, offset, steps, n }| {
+                    // SAFETY: offsets and steps are those of operands of these shapes and layouts, of which the last
+                    // dimension is contiguous; the output is an operand that is not broadcast, or apart from both;
+                    // threads have ranges of their own.
+                    unsafe {
+                        kernel(
+                            product,
+                            a.get().add(offset[0]),
+                            b.get().add(offset[1]),
+                            steps,
+                            out.get().add(at),
+                            n,
+                        );
+                    }
+                });
+            });
+        });
+        step.in_place = whole;
         Ok(step.into())
     }
 }

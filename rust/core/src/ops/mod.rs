@@ -325,6 +325,8 @@ ops! {
     "lookup_i8" => bytes::LookupI8,
     /// The sum of two arrays of bytes.
     "add_i8" => bytes::AddI8,
+    /// The product of two arrays of bytes.
+    "mul_i8" => bytes::MulI8,
     /// The greatest or the mean of windows.
     "pool" => pool::Pool,
     /// The same over a given number of windows.

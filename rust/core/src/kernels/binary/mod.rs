@@ -207,9 +207,20 @@ impl Broadcast {
         out: *mut u8,
         range: Range<usize>,
     ) {
+        self.runs(range, |Run { at, offset, steps, n }| {
+            // SAFETY: the offsets are those of element `at`, and the run stays within its dimension and the range.
+            unsafe {
+                let (a, b) = (a.add(offset[0] * size), b.add(offset[1] * size));
+                row(f, a, steps[0], b, steps[1], out.add(at * out_size), n);
+            }
+        });
+    }
+
+    /// Hands on the runs that the elements `range` of the output, which end within [`Broadcast::len`], consist of.
+    pub fn runs(&self, range: Range<usize>, mut each: impl FnMut(Run)) {
         let (outer, inner) = self.shape.split_at(self.shape.len() - 1);
         let inner = inner[0];
-        let steps = [self.strides[0][outer.len()], self.strides[1][outer.len()]];
+        let steps = self.steps();
         let mut at = range.start;
         while at < range.end {
             let (mut rest, column) = (at / inner, at % inner);
@@ -221,14 +232,28 @@ impl Broadcast {
                 offset[1] += index * self.strides[1][i];
             }
             let n = (inner - column).min(range.end - at);
-            // SAFETY: the offsets are those of element `at`, and the run stays within its dimension and the range.
-            unsafe {
-                let (a, b) = (a.add(offset[0] * size), b.add(offset[1] * size));
-                row(f, a, steps[0], b, steps[1], out.add(at * out_size), n);
-            }
+            each(Run { at, offset, steps, n });
             at += n;
         }
     }
+
+    /// What each operand advances by per element of a run.
+    fn steps(&self) -> [usize; 2] {
+        [0, 1].map(|side: usize| *self.strides[side].last().expect("there is a dimension"))
+    }
+}
+
+/// A run of neighbouring elements of an output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The first, counted in the output.
+    pub at: usize,
+    /// The same, counted in each operand.
+    pub offset: [usize; 2],
+    /// What each operand advances by per element.
+    pub steps: [usize; 2],
+    /// How many they are.
+    pub n: usize,
 }
 
 /// The strides of a contiguous operand of that shape, broadcast to `to`, by numpy's rule.

@@ -1,4 +1,4 @@
-//! float32 to bytes and back, and what is computed on the bytes: look-up tables, sums.
+//! float32 to bytes and back, and what is computed on the bytes: look-up tables, sums, products.
 //!
 //! Exact on every tier: each operation is rounded as it is written, products and sums are never fused, and rounding is to
 //! nearest, halves to even.
@@ -9,6 +9,8 @@
 //! | dequantize | `f32(q - zero_point) · scale` |
 //! | lookup | `table[q]` |
 //! | add | `clamp(rint(f32(a - a_zero) · a_scale + f32(b - b_zero) · b_scale) + zero_point, lo, hi)` |
+//! | mul | `clamp(rint(f32((a - a_zero) · (b - b_zero)) · scale) + zero_point, lo, hi)` |
+//! | blend | `clamp(rint(a · a_weight + b · b_weight), 0, 255)` of float32 `a` and `b` |
 
 #![allow(unsafe_code, reason = "vectors are loaded and stored within slices whose lengths were compared")]
 
@@ -66,6 +68,36 @@ pub type AddFn =
 
 /// The implementations of addition.
 pub static ADD: &[Impl<AddFn>] = simd_table!(AddFn, run_add);
+
+/// How two bytes are multiplied.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Product {
+    /// The bytes of the operands that stand for 0.
+    pub zero_points: [u8; 2],
+    /// What a step of one operand times a step of the other is worth.
+    pub scale: f32,
+    /// The bytes that come out.
+    pub bytes: Bytes,
+}
+
+/// Multiplies; an operand whose step is 0 is one byte for all.
+///
+/// # Safety
+/// `n` bytes at `a` and `b`, of an operand whose step is 0 one, are readable, and `n` at `y` writable; `y` is an operand
+/// whose step is 1, or overlaps neither. Steps are 0 or 1, or it panics.
+pub type MulFn =
+    unsafe fn(product: Product, a: *const u8, b: *const u8, steps: [usize; 2], y: *mut u8, n: usize);
+
+/// The implementations of multiplication.
+pub static MUL: &[Impl<MulFn>] = simd_table!(MulFn, run_mul);
+
+/// Mixes two rows of float32, not NaN, into bytes.
+///
+/// It panics where the lengths differ.
+pub type BlendFn = fn(weights: [f32; 2], a: &[f32], b: &[f32], y: &mut [u8]);
+
+/// The implementations of mixing.
+pub static BLEND: &[Impl<BlendFn>] = simd_table!(BlendFn, run_blend);
 
 /// Looks up.
 ///
@@ -231,6 +263,102 @@ impl Op for Add {
                 let p = operand(s, a.add(i), count, zeros[0], scales[0]);
                 let q = operand(s, b.add(i), count, zeros[1], scales[1]);
                 s.store_u8_n(y.add(i), count, to_bytes(s, s.add(p, q), bounds, zero_point));
+            }
+        });
+    }
+}
+
+unsafe fn run_mul<S: Simd>(
+    product: Product,
+    a: *const u8,
+    b: *const u8,
+    steps: [usize; 2],
+    y: *mut u8,
+    n: usize,
+) {
+    assert!(product.bytes.lo <= product.bytes.hi && steps.iter().all(|&step| step <= 1));
+    if n > 0 {
+        // SAFETY: the table holds this instance only where the tier was detected.
+        unsafe { S::assume() }.run(Mul { product, a, b, steps, y, n });
+    }
+}
+
+struct Mul {
+    product: Product,
+    a: *const u8,
+    b: *const u8,
+    steps: [usize; 2],
+    y: *mut u8,
+    n: usize,
+}
+
+impl Op for Mul {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let Mul { product: Product { zero_points, scale, bytes }, a, b, steps, y, n } = self;
+        let (one, scale) = (s.splat(1.0), s.splat(scale));
+        let zeros = zero_points.map(|zero| s.splat_int(i32::from(zero)));
+        let (bounds, zero_point) = (bounds(s, bytes), s.splat_int(i32::from(bytes.zero_point)));
+        // Differences, and products of two, are integers below 2^24: exact.
+        // SAFETY: n > 0, so both operands have a byte.
+        let stays = unsafe {
+            [
+                s.splat(f32::from(*a) - f32::from(zero_points[0])),
+                s.splat(f32::from(*b) - f32::from(zero_points[1])),
+            ]
+        };
+        macro_rules! looped {
+            (|$i:ident, $count:ident| $p:expr, $q:expr) => {
+                each!(s, n, |$i, $count| {
+                    // SAFETY: `count` bytes from `i` on lie within `n`; an operand whose step is 0 is not read again.
+                    unsafe {
+                        let product = s.mul(s.mul($p, $q), scale);
+                        s.store_u8_n(y.add($i), $count, to_bytes(s, product, bounds, zero_point));
+                    }
+                })
+            };
+        }
+        match steps {
+            [0, 0] => looped!(|i, count| stays[0], stays[1]),
+            [0, _] => looped!(|i, count| stays[0], operand(s, b.add(i), count, zeros[1], one)),
+            [_, 0] => looped!(|i, count| operand(s, a.add(i), count, zeros[0], one), stays[1]),
+            _ => looped!(|i, count| operand(s, a.add(i), count, zeros[0], one), {
+                operand(s, b.add(i), count, zeros[1], one)
+            }),
+        }
+    }
+}
+
+fn run_blend<S: Simd>(weights: [f32; 2], a: &[f32], b: &[f32], y: &mut [u8]) {
+    assert_eq!([a.len(), b.len()], [y.len(); 2]);
+    // SAFETY: the table holds this instance only where the tier was detected.
+    unsafe { S::assume() }.run(Blend { weights, a, b, y });
+}
+
+struct Blend<'a> {
+    weights: [f32; 2],
+    a: &'a [f32],
+    b: &'a [f32],
+    y: &'a mut [u8],
+}
+
+impl Op for Blend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let Blend { weights, a, b, y } = self;
+        let weights = weights.map(|weight| s.splat(weight));
+        let bounds = [s.splat(0.0), s.splat(255.0)];
+        each!(s, y.len(), |i, count| {
+            // SAFETY: `count` elements from `i` on lie within the slices.
+            unsafe {
+                let p = s.mul(s.load_n(a.as_ptr().add(i), count), weights[0]);
+                let q = s.mul(s.load_n(b.as_ptr().add(i), count), weights[1]);
+                let bytes = to_bytes(s, s.add(p, q), bounds, s.splat_int(0));
+                s.store_u8_n(y.as_mut_ptr().add(i), count, bytes);
             }
         });
     }

@@ -1,6 +1,6 @@
 //! Every tier bit for bit against the table of formulas, in float32 steps written out.
 
-use super::{ADD, Bytes, DEQUANTIZE, LOOKUP, Operand, QUANTIZE, add, lookup};
+use super::{ADD, BLEND, Bytes, DEQUANTIZE, LOOKUP, MUL, Operand, Product, QUANTIZE, add, lookup};
 use crate::testing::{Aligned, Rng, for_each_impl};
 
 const LENGTHS: [usize; 15] = [0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 63, 64, 65, 131];
@@ -108,6 +108,85 @@ fn sums_of_every_pair_of_bytes() {
             add(kernel, operands, Bytes { zero_point: 0, lo: 0, hi: 255 }, &b[..n], &b[..n], &mut y[..n]);
             assert!(y[..n].iter().zip(&b).all(|(&y, &b)| y == b.saturating_mul(2)), "{tier} n {n}");
             assert_eq!(y[n], 77, "{tier} n {n}: wrote past the end");
+        }
+    });
+}
+
+#[test]
+#[allow(unsafe_code, reason = "kernels of pointers, which also work in place")]
+fn products_of_every_pair_of_bytes() {
+    let all: Vec<u8> = (0..=255).collect();
+    let cases = [
+        ([0, 0], 1.0, Bytes { zero_point: 0, lo: 0, hi: 255 }),
+        // Halves of every kind.
+        ([128, 128], 0.5, Bytes { zero_point: 128, lo: 0, hi: 255 }),
+        ([3, 250], 0.007_31, Bytes { zero_point: 77, lo: 77, hi: 200 }),
+        ([255, 0], 1e30, Bytes { zero_point: 255, lo: 1, hi: 254 }),
+        ([17, 200], 1e-30, Bytes { zero_point: 5, lo: 0, hi: 255 }),
+    ];
+    for_each_impl(MUL, |tier, kernel| {
+        for (zero_points, scale, bytes_out) in cases {
+            let product = Product { zero_points, scale, bytes: bytes_out };
+            let truth = |a: u8, b: u8| {
+                let exact =
+                    (i32::from(a) - i32::from(zero_points[0])) * (i32::from(b) - i32::from(zero_points[1]));
+                bytes(exact as f32 * scale, bytes_out)
+            };
+            for n in LENGTHS.into_iter().chain([256]) {
+                for fixed in [0, 1, 3, 127, 128, 200, 254, 255] {
+                    let other = vec![fixed; n.max(1)];
+                    let mut got = [(); 5].map(|()| vec![77; n + 1]);
+                    // SAFETY: every operand has `n` bytes, and one that stays has one.
+                    unsafe {
+                        kernel(product, all.as_ptr(), other.as_ptr(), [1, 0], got[0].as_mut_ptr(), n);
+                        kernel(product, other.as_ptr(), all.as_ptr(), [0, 1], got[1].as_mut_ptr(), n);
+                        kernel(product, all.as_ptr(), other.as_ptr(), [1, 1], got[2].as_mut_ptr(), n);
+                        kernel(product, other.as_ptr(), &raw const all[9], [0, 0], got[3].as_mut_ptr(), n);
+                        got[4][..n].copy_from_slice(&all[..n]);
+                        let place = got[4].as_mut_ptr();
+                        kernel(product, place, other.as_ptr(), [1, 1], place, n);
+                    }
+                    for (i, &x) in all[..n].iter().enumerate() {
+                        let want = [
+                            truth(x, fixed),
+                            truth(fixed, x),
+                            truth(x, fixed),
+                            truth(fixed, all[9]),
+                            truth(x, fixed),
+                        ];
+                        for (got, want) in got.iter().zip(want) {
+                            assert_eq!(got[i], want, "{tier} {x} · {fixed} {product:?}");
+                        }
+                    }
+                    assert!(got.iter().all(|got| got[n] == 77), "{tier} n {n}: wrote past the end");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn rows_are_mixed_with_two_roundings_and_one_more() {
+    let mut rng = Rng::new(9);
+    let to = Bytes { zero_point: 0, lo: 0, hi: 255 };
+    for_each_impl(BLEND, |tier, kernel| {
+        for n in LENGTHS {
+            for weights in
+                [[1.0, 0.0], [0.5, 0.5], [0.75, 0.25], [0.1, 0.9], [3.0, -1.0], [-2.0, 0.5], [1e30, 0.0]]
+            {
+                let row = |rng: &mut Rng| -> Vec<f32> {
+                    (0..n)
+                        .map(|i| if i % 3 == 0 { rng.below(256) as f32 } else { rng.float().abs() * 255.0 })
+                        .collect()
+                };
+                let (a, b) = (Aligned::from(&row(&mut rng), n % 16), Aligned::from(&row(&mut rng), n % 7));
+                let mut y = vec![77; n + 1];
+                kernel(weights, &a, &b, &mut y[..n]);
+                for ((&a, &b), &y) in a.iter().zip(b.iter()).zip(&y) {
+                    assert_eq!(y, bytes(a * weights[0] + b * weights[1], to), "{tier} {a} {b} {weights:?}");
+                }
+                assert_eq!(y[n], 77, "{tier} n {n}: wrote past the end");
+            }
         }
     });
 }
