@@ -402,6 +402,18 @@ def _assigned(x: Tensor) -> Tensor:
 # -- fused and shared ------------------------------------------------------------------------------------------------
 
 
+class Gated(nn.Module):
+    """Channels that are weighted by what an average of them says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.gate, self.head = nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 6, 1), nn.Conv2d(6, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.body(x))
+        return self.head(y * torch.sigmoid(self.gate(F.adaptive_avg_pool2d(y, 1))))
+
+
 class Residual(nn.Module):
     """Convolutions whose sum goes through an activation."""
 
@@ -526,6 +538,7 @@ for name, between in {
     "reshape": lambda x: x.permute(0, 1, 3, 2),
 }.items():
     add(f"int8 {name}", quantized(part(Planes, between), 3, 9, 8), (3, 9, 8), exact=True)
+add("int8 gated", quantized(Gated, 6, 7, 7), (6, 7, 7), exact=True)
 add("int8 residual", quantized(Residual, 6, 7, 7), (6, 7, 7), exact=True)
 add("int8 depthwise", quantized(part(Residual, 6), 6, 7, 7), (6, 7, 7), exact=True)
 add("int8 grouped", quantized(part(Residual, 2), 6, 7, 7), (6, 7, 7), exact=True)

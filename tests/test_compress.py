@@ -1017,7 +1017,9 @@ def test_steps_compose(mode):
     quantized = compress.quantize(pruned, calibration, mode=mode)
     q = quantized.state_dict()["classifier.weight"]
     assert q.dtype == torch.int8
-    assert not q[pruned.classifier.weight == 0].any() and bool((q == 0).float().mean() < 0.85)
+    # A column that no channel feeds any more is gone from a static network.
+    assert mode == "static" or not q[pruned.classifier.weight == 0].any()
+    assert 0.7 < float((q == 0).float().mean()) < 0.85
     close(quantized(x), pruned(x), 0.99)
     factors = compress.factorize(module, ratio=0.9)
     assert isinstance(factors.classifier, nn.Sequential)

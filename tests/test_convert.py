@@ -399,17 +399,9 @@ def test_a_wrong_file_is_never_kept(tmp_path, path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("module", "inputs", "message"),
-    [
-        (nn.Linear(4, 4).double(), (torch.randn(2, 4).double(),), r"module\.float\(\)"),
-        (nn.BatchNorm1d(4, track_running_stats=False), (torch.randn(2, 4),), "batch norm|batch_norm"),
-    ],
-    ids=["float64", "statistics of the batch"],
-)
-def test_what_is_refused_says_why(path, module, inputs, message):
-    with pytest.raises(gossamer.UnsupportedOpError, match=message):
-        gossamer.convert(module.eval(), inputs, path)
+def test_float64_is_refused_and_says_what_to_do(path):
+    with pytest.raises(gossamer.UnsupportedOpError, match=r"module\.float\(\)"):
+        gossamer.convert(nn.Linear(4, 4).double().eval(), (torch.randn(2, 4).double(),), path)
 
 
 def test_a_model_with_state_is_refused(path):
