@@ -1,7 +1,7 @@
 //! Fork and join in a few microseconds.
 //!
 //! A [`Pool`] of `t` threads is the caller and `t - 1` workers. [`Pool::run`] publishes a *region*, a number of items and
-//! a function of one item. Each thread has a share of the items, its [`Queue`], always the same part of the whole: so what
+//! a function of one item. Each thread has a share of the items, its queue, always the same part of the whole: so what
 //! a step wrote is, where steps are cut alike, in the cache of the core whose turn it is to read it. Who is done with his
 //! own helps the others, from the far end. The caller never waits for a worker that has not joined: a region is closed when
 //! its items are gone, and only those inside are awaited. So a worker that sleeps costs nothing but its help.

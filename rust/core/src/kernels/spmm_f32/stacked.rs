@@ -1,6 +1,6 @@
 //! The same product for *stacks*: 2, 4 or 16 rows that have their non-zeros in the same columns.
 //!
-//! A stack is a row of a [`SparseRows`] whose values are arrays, `[T; H]`, so a matrix of `m` rows has `⌈m/H⌉` of them, the
+//! A stack is a row of a `SparseRows` whose values are arrays, `[T; H]`, so a matrix of `m` rows has `⌈m/H⌉` of them, the
 //! last filled up with zeros. One vector of the panel then serves several rows: where single rows load as much as they
 //! multiply, stacks come near the rate of a dense kernel.
 //!
