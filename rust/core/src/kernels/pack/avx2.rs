@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "planes are read and rows written through the pointers of the call")]
 
-use super::{Fill, LANES_F32, LANES_U8, Piece, Run, scalar};
+use super::{Fill, LANES_F32, Run, scalar};
 use crate::isa::Avx2;
 use std::arch::x86_64::*;
 
@@ -15,16 +15,14 @@ pub(super) fn get_f32() -> Option<Run<f32>> {
 /// See [`Run`].
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn f32s(fill: &Fill<'_, f32>) {
-    let tap = fill.taps.tap(fill.tap);
-    if tap.stride() != 1 {
+    if fill.taps.stride() != 1 {
         // SAFETY: the caller's.
         return unsafe { scalar::run::<f32, LANES_F32>(fill) };
     }
     let padding = _mm256_set1_ps(fill.padding);
     let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    let mut room = [Piece::default(); LANES_U8];
-    for v in 0..tap.vectors() {
-        let pieces = tap.pieces(v, &mut room);
+    for v in 0..fill.taps.vectors {
+        let pieces = fill.taps.pieces(fill.tap, v);
         for half in 0..2i32 {
             let mut out = fill.out.wrapping_add(v * LANES_F32 + 8 * half as usize);
             let mut x = fill.x.wrapping_add(8 * half as usize);

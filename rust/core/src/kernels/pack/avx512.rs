@@ -39,20 +39,18 @@ fn spread(bits: u32) -> u64 {
 /// See [`Run`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
 unsafe fn f32s(fill: &Fill<'_, f32>) {
-    let tap = fill.taps.tap(fill.tap);
-    if tap.stride() > MOST_GATHERED {
+    if fill.taps.stride() > MOST_GATHERED {
         // SAFETY: the caller's.
         return unsafe { scalar::run::<f32, LANES_F32>(fill) };
     }
     let padding = _mm512_set1_ps(fill.padding);
     let steps = _mm512_mullo_epi32(
         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-        _mm512_set1_epi32(tap.stride() as i32),
+        _mm512_set1_epi32(fill.taps.stride() as i32),
     );
-    let unit = tap.stride() == 1;
-    let mut room = [Piece::default(); LANES_U8];
-    for v in 0..tap.vectors() {
-        let pieces = tap.pieces(v, &mut room);
+    let unit = fill.taps.stride() == 1;
+    for v in 0..fill.taps.vectors {
+        let pieces = fill.taps.pieces(fill.tap, v);
         let mut out = fill.out.wrapping_add(v * LANES_F32);
         let mut x = fill.x;
         match *pieces {
@@ -79,7 +77,7 @@ unsafe fn f32s(fill: &Fill<'_, f32>) {
                     (x, out) = (x.wrapping_add(fill.pitch), out.wrapping_add(fill.out_stride));
                 }
             }
-            _ if tap.stride() == 2 => {
+            _ if fill.taps.stride() == 2 => {
                 let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
                 for _ in 0..fill.channels {
                     let mut row = padding;
@@ -128,15 +126,13 @@ unsafe fn f32s(fill: &Fill<'_, f32>) {
 /// See [`Run`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
 unsafe fn u8s(fill: &Fill<'_, u8>) {
-    let tap = fill.taps.tap(fill.tap);
-    if tap.stride() > 2 {
+    if fill.taps.stride() > 2 {
         // SAFETY: the caller's.
         return unsafe { scalar::run::<u8, LANES_U8>(fill) };
     }
     let padding = _mm512_set1_epi8(fill.padding.cast_signed());
-    let mut room = [Piece::default(); LANES_U8];
-    for v in 0..tap.vectors() {
-        let pieces = tap.pieces(v, &mut room);
+    for v in 0..fill.taps.vectors {
+        let pieces = fill.taps.pieces(fill.tap, v);
         let mut out = fill.out.wrapping_add(v * LANES_U8).cast::<i8>();
         let mut x = fill.x.cast::<i8>();
         for _ in 0..fill.channels {
@@ -145,7 +141,7 @@ unsafe fn u8s(fill: &Fill<'_, u8>) {
                 let (mask, from) = (lanes(piece), x.wrapping_offset(piece.src));
                 // SAFETY: the mask's lanes are inside the plane, and no others are read.
                 row = unsafe {
-                    if tap.stride() == 1 {
+                    if fill.taps.stride() == 1 {
                         _mm512_mask_loadu_epi8(row, mask, from)
                     } else {
                         let low = _mm512_maskz_loadu_epi8(spread(mask as u32), from);

@@ -8,7 +8,6 @@
 
 use super::{Impl, window::Window2};
 use crate::isa::Tier;
-use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -22,7 +21,7 @@ pub const LANES_F32: usize = 16;
 pub const LANES_U8: usize = 64;
 
 /// A run of lanes of one vector that one input row feeds: lane `i` of `first..first + len` reads `plane[src + i·stride]`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Piece {
     first: u8,
     len: u8,
@@ -39,102 +38,83 @@ struct Span {
     ox: u32,
 }
 
-/// A strip of output pixels in vectors, and the window through which they see the input.
+/// What every tap of a window sees through a strip of output pixels.
 #[derive(Debug)]
 pub struct Taps<'a> {
     window: &'a Window2,
-    spans: Vec<Span>,
-    /// Where the spans of each vector end.
+    pieces: Vec<Piece>,
+    /// Where the pieces of each vector of each tap end, `[taps][vectors]`.
     ends: Vec<u32>,
+    vectors: usize,
 }
 
 impl<'a> Taps<'a> {
     /// Output pixels `p0..p0 + n`, in vectors of `lanes`.
     pub fn new(window: &'a Window2, (p0, n): (usize, usize), lanes: usize) -> Taps<'a> {
-        let ow = window.ow;
+        let Window2 { h, w, ow, kernel, stride, dilation, pad, .. } = *window;
         let vectors = n.div_ceil(lanes);
-        let mut taps = Taps {
-            window,
-            spans: Vec::with_capacity(vectors + n / ow + 1),
-            ends: Vec::with_capacity(vectors),
-        };
+        let mut spans: Vec<(usize, Span)> = Vec::with_capacity(vectors + n / ow + 1);
         let (mut oy, mut ox) = (p0 / ow, p0 % ow);
         for v in 0..vectors {
             let (mut lane, last) = (0, lanes.min(n - v * lanes));
             while lane < last {
                 let len = (last - lane).min(ow - ox);
-                taps.spans.push(Span { first: lane as u8, len: len as u8, oy: oy as u32, ox: ox as u32 });
+                let span = Span { first: lane as u8, len: len as u8, oy: oy as u32, ox: ox as u32 };
+                spans.push((v, span));
                 lane += len;
                 ox += len;
                 if ox == ow {
                     (oy, ox) = (oy + 1, 0);
                 }
             }
-            taps.ends.push(taps.spans.len() as u32);
         }
-        taps
-    }
-
-    /// What a tap sees.
-    fn tap(&self, tap: usize) -> Tap<'_> {
-        let window = self.window;
-        let (ty, tx) = (tap / window.kernel[1], tap % window.kernel[1]);
-        Tap {
-            taps: self,
-            down: (ty * window.dilation[0]) as isize - window.pad[0] as isize,
-            right: (tx * window.dilation[1]) as isize - window.pad[1] as isize,
-            columns: window.columns_of(tx),
+        let taps = kernel[0] * kernel[1];
+        let (mut pieces, mut ends) =
+            (Vec::with_capacity(taps * spans.len()), Vec::with_capacity(taps * vectors));
+        let apart = stride_of(window);
+        for ty in 0..kernel[0] {
+            let down = (ty * dilation[0]) as isize - pad[0] as isize;
+            for tx in 0..kernel[1] {
+                let right = (tx * dilation[1]) as isize - pad[1] as isize;
+                let columns = window.columns_of(tx);
+                for &(v, span) in &spans {
+                    ends.resize(ends.len().max((ty * kernel[1] + tx) * vectors + v), pieces.len() as u32);
+                    let (first, ox) = (usize::from(span.first), span.ox as usize);
+                    let y = (span.oy as usize * stride[0]).wrapping_add_signed(down);
+                    let from = ox.max(columns.start);
+                    let to = (ox + usize::from(span.len)).min(columns.end);
+                    if y < h && from < to {
+                        let first = first + from - ox;
+                        let at = (y * w + from * stride[1]) as isize + right;
+                        pieces.push(Piece {
+                            first: first as u8,
+                            len: (to - from) as u8,
+                            src: at - (first * apart) as isize,
+                        });
+                    }
+                }
+                ends.resize((ty * kernel[1] + tx + 1) * vectors, pieces.len() as u32);
+            }
         }
-    }
-}
-
-/// [`Taps`] through one tap.
-struct Tap<'a> {
-    taps: &'a Taps<'a>,
-    /// From an output's row, times the stride, to the input's.
-    down: isize,
-    /// From an output's column, times the stride, to the input's.
-    right: isize,
-    /// Output columns that see the plane.
-    columns: Range<usize>,
-}
-
-impl Tap<'_> {
-    /// How many vectors there are.
-    fn vectors(&self) -> usize {
-        self.taps.ends.len()
+        Taps { window, pieces, ends, vectors }
     }
 
     /// Elements from one lane of a piece to the next.
     fn stride(&self) -> usize {
-        // A stride beyond the row leaves one lane to a piece: which it is no longer matters, and offsets stay small.
-        let Window2 { w, stride, .. } = *self.taps.window;
-        stride[1].min(w.max(1))
+        stride_of(self.window)
     }
 
-    /// The runs of a vector that see the plane, in room for as many as a vector has lanes.
-    fn pieces<'p>(&self, v: usize, room: &'p mut [Piece; LANES_U8]) -> &'p [Piece] {
-        let Window2 { h, w, stride, .. } = *self.taps.window;
-        let start = if v == 0 { 0 } else { self.taps.ends[v - 1] as usize };
-        let mut count = 0;
-        for span in &self.taps.spans[start..self.taps.ends[v] as usize] {
-            let (first, ox) = (usize::from(span.first), span.ox as usize);
-            let y = (span.oy as usize * stride[0]).wrapping_add_signed(self.down);
-            let from = ox.max(self.columns.start);
-            let to = (ox + usize::from(span.len)).min(self.columns.end);
-            if y < h && from < to {
-                let first = first + from - ox;
-                let at = (y * w + from * stride[1]) as isize + self.right;
-                room[count] = Piece {
-                    first: first as u8,
-                    len: (to - from) as u8,
-                    src: at - (first * self.stride()) as isize,
-                };
-                count += 1;
-            }
-        }
-        &room[..count]
+    /// The pieces of a vector of a tap.
+    fn pieces(&self, tap: usize, v: usize) -> &[Piece] {
+        let at = tap * self.vectors + v;
+        let start = if at == 0 { 0 } else { self.ends[at - 1] };
+        &self.pieces[start as usize..self.ends[at] as usize]
     }
+}
+
+/// A stride beyond the row leaves one lane to a piece: which it is no longer matters, and offsets stay small.
+fn stride_of(window: &Window2) -> usize {
+    window.stride[1].min(window.w.max(1))
 }
 
 /// One call: one tap, several channels.

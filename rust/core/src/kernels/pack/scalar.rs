@@ -2,16 +2,14 @@
 
 #![allow(unsafe_code, reason = "rows of a panel are written through the pointers of the call")]
 
-use super::{Fill, LANES_U8, Piece};
+use super::Fill;
 
 /// # Safety
 /// See [`Run`](super::Run).
 pub(super) unsafe fn run<T: Copy, const LANES: usize>(fill: &Fill<'_, T>) {
-    let tap = fill.taps.tap(fill.tap);
-    let stride = tap.stride();
-    let mut room = [Piece::default(); LANES_U8];
-    for v in 0..tap.vectors() {
-        let pieces = tap.pieces(v, &mut room);
+    let stride = fill.taps.stride();
+    for v in 0..fill.taps.vectors {
+        let pieces = fill.taps.pieces(fill.tap, v);
         let whole = matches!(pieces, [piece] if usize::from(piece.len) == LANES);
         for c in 0..fill.channels {
             let (x, out) =
