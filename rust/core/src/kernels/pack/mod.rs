@@ -38,6 +38,9 @@ struct Span {
     ox: u32,
 }
 
+/// Pieces for which [`Taps`] takes memory before it knows how many there are.
+const MOST_ROOM: usize = 4096;
+
 /// What every tap of a window sees through a strip of output pixels.
 #[derive(Debug)]
 pub struct Taps<'a> {
@@ -68,9 +71,10 @@ impl<'a> Taps<'a> {
                 }
             }
         }
-        let taps = kernel[0] * kernel[1];
+        // Room for what networks have; a file may name more taps than memory has room for, few of which see anything.
+        let room = |n: usize| (kernel[0] * kernel[1]).saturating_mul(n).min(MOST_ROOM);
         let (mut pieces, mut ends) =
-            (Vec::with_capacity(taps * spans.len()), Vec::with_capacity(taps * vectors));
+            (Vec::with_capacity(room(spans.len())), Vec::with_capacity(room(vectors)));
         let apart = stride_of(window);
         for ty in 0..kernel[0] {
             let down = (ty * dilation[0]) as isize - pad[0] as isize;
