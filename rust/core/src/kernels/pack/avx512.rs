@@ -20,6 +20,9 @@ pub(super) fn get_u8() -> Option<Run<u8>> {
 /// The longest stride whose multiples, one a lane, are indices of a gather: 32 bits.
 const MOST_GATHERED: usize = i32::MAX as usize / LANES_F32;
 
+/// Pieces of a vector whose masks are found before its channels are walked: rows of five pixels and more.
+const MOST_HALVES: usize = 4;
+
 /// The lanes of a piece as a mask.
 fn lanes(piece: Piece) -> u64 {
     (u64::MAX >> (64 - u32::from(piece.len))) << piece.first
@@ -33,6 +36,43 @@ fn spread(bits: u32) -> u64 {
     let bits = (bits | bits << 4) & 0x0f0f_0f0f_0f0f_0f0f;
     let bits = (bits | bits << 2) & 0x3333_3333_3333_3333;
     (bits | bits << 1) & 0x5555_5555_5555_5555
+}
+
+/// The lanes of a piece whose stride is two: every second element of two vectors, the second of which starts one element
+/// early, so that nothing past the last lane is read.
+#[derive(Clone, Copy, Default)]
+struct Halves {
+    src: isize,
+    lanes: u16,
+    low: u16,
+    high: u16,
+}
+
+impl Halves {
+    fn of(piece: Piece) -> Halves {
+        let lanes = lanes(piece) as u16;
+        let bits = spread(u32::from(lanes));
+        Halves { src: piece.src, lanes, low: bits as u16, high: (bits >> 15) as u16 }
+    }
+
+    /// `row` with the lanes of the piece replaced.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 and the piece is inside the plane at `x`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
+    unsafe fn read(&self, x: *const f32, row: __m512) -> __m512 {
+        let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31);
+        let from = x.wrapping_offset(self.src);
+        // SAFETY: a masked load reads the mask's lanes alone, which are those of the piece.
+        let (low, high) = unsafe {
+            (
+                _mm512_maskz_loadu_ps(self.low, from),
+                _mm512_maskz_loadu_ps(self.high, from.wrapping_add(LANES_F32 - 1)),
+            )
+        };
+        _mm512_mask_mov_ps(row, self.lanes, _mm512_permutex2var_ps(low, even, high))
+    }
 }
 
 /// # Safety
@@ -77,25 +117,18 @@ unsafe fn f32s(fill: &Fill<'_, f32>) {
                     (x, out) = (x.wrapping_add(fill.pitch), out.wrapping_add(fill.out_stride));
                 }
             }
-            _ if fill.taps.stride() == 2 => {
-                let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            _ if fill.taps.stride() == 2 && pieces.len() <= MOST_HALVES => {
+                let mut halves = [Halves::default(); MOST_HALVES];
+                for (halves, &piece) in halves.iter_mut().zip(pieces) {
+                    *halves = Halves::of(piece);
+                }
+                let halves = &halves[..pieces.len()];
                 for _ in 0..fill.channels {
-                    let mut row = padding;
-                    for &piece in pieces {
-                        let (mask, from) = (lanes(piece) as u16, x.wrapping_offset(piece.src));
-                        let bits = spread(u32::from(mask));
-                        let (low, high) = (bits as u16, (bits >> 16) as u16);
-                        // SAFETY: as above; a masked load reads the mask's lanes alone, which are those of the piece.
-                        let pair = unsafe {
-                            (
-                                _mm512_maskz_loadu_ps(low, from),
-                                _mm512_maskz_loadu_ps(high, from.wrapping_add(LANES_F32)),
-                            )
-                        };
-                        row = _mm512_mask_mov_ps(row, mask, _mm512_permutex2var_ps(pair.0, even, pair.1));
+                    // SAFETY: as above; every second element of a piece is inside the plane.
+                    unsafe {
+                        let row = halves.iter().fold(padding, |row, halves| halves.read(x, row));
+                        _mm512_storeu_ps(out, row);
                     }
-                    // SAFETY: as above.
-                    unsafe { _mm512_storeu_ps(out, row) };
                     (x, out) = (x.wrapping_add(fill.pitch), out.wrapping_add(fill.out_stride));
                 }
             }
