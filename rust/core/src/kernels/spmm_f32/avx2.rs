@@ -74,6 +74,13 @@ fn add(a: Vector, b: Vector) -> Vector {
     _mm256_add_ps(a, b)
 }
 
+/// Asks for a cache line; any address will do.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn fetch(line: *const f32) {
+    _mm_prefetch::<_MM_HINT_T0>(line.cast());
+}
+
 /// Of two operands of which one is NaN, `max` and `min` give the second, so a NaN stays one.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -74,6 +74,13 @@ fn add(a: Vector, b: Vector) -> Vector {
     _mm512_add_ps(a, b)
 }
 
+/// Asks for a cache line; any address will do.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn fetch(line: *const f32) {
+    _mm_prefetch::<_MM_HINT_T0>(line.cast());
+}
+
 /// Of two operands of which one is NaN, `max` and `min` give the second, so a NaN stays one.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]

@@ -68,11 +68,14 @@ pub static TABLE_I8: &[Impl<StripKernel<Run<i8>>>] = &[
     Impl { tier: Tier::Scalar, get: scalar::get_i8 },
 ];
 
+/// float32 elements of a cache line.
+const LINE: usize = 16;
+
 /// Room for the widened values of a group: sixteen rows of at most 255 non-zeros.
 type Scratch = [std::mem::MaybeUninit<f32>; 16 * 256];
 
 /// The strip loop of a tier, written over what its file defines: the type `Vector` of `LANES` floats with `zero`,
-/// `splat`, `load`, `store`, `fma`, `mul`, `add` and `clamp`, and `widen_f16` and `widen_i8` from a slice to as many
+/// `splat`, `load`, `store`, `fma`, `mul`, `add`, `clamp` and `fetch`, and `widen_f16` and `widen_i8` from a slice to as many
 /// floats, which may write up to the next multiple of [`TILE`](super::strip::TILE).
 ///
 /// `vectors` lists the widths a strip may have; the last is the kernel's `nr`. Non-zeros are dealt to `sums` independent
@@ -98,6 +101,16 @@ macro_rules! strip_kernels {
                 let out = unsafe { s.out.add(r * s.out_stride) };
                 let mut sums = [[zero(); V]; $sums];
                 let sums_of = sums.len();
+                if s.first {
+                    // A row of the strip is a few lines of a page of its own, which no prefetcher of the processor
+                    // follows: the next strip's lines are asked for here, wherever they are.
+                    for next in (V..2 * V).step_by(super::LINE / LANES) {
+                        fetch(out.wrapping_add(next * LANES));
+                        if !s.residual.is_null() {
+                            fetch(s.residual.wrapping_add(r * s.out_stride + next * LANES));
+                        }
+                    }
+                }
                 if !s.first {
                     for (v, sum) in sums[0].iter_mut().enumerate() {
                         // SAFETY: as above; the first block has written them.
