@@ -38,6 +38,8 @@ HANG = 20
 WAIT = 10 * HANG
 #: Bytes a run may use, and a load beside four times the file.
 MEMORY, SLACK = 1 << 20, 64 << 20
+#: Bytes a worker gets beside what it has at its start: a broken promise should cost nobody else their memory.
+ROOM = 2 << 30
 
 
 def layers() -> bytes:
@@ -352,7 +354,7 @@ def mutant(seed: int, files: list[tuple[Any, list[bytes]]]) -> bytes:
 
 
 def resident(field: str) -> int:
-    """Bytes of memory this process has resident (`VmRSS`), or had at most since `begin` (`VmHWM`)."""
+    """Bytes this process has resident (`VmRSS`), had so at most since `begin` (`VmHWM`), or has mapped (`VmSize`)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
 
@@ -392,6 +394,7 @@ def attempt(data: bytes) -> bool:
 def worker(first: int, last: int) -> None:
     """Tries the seeds of a range, saying which before each."""
     files, ran = [taken(data) for data in bases().values()], 0
+    resource.setrlimit(resource.RLIMIT_AS, (resident("VmSize") + ROOM, resource.RLIM_INFINITY))
     for seed in range(first, last):
         print(seed, flush=True)
         limit = int(time.process_time()) + 1 + HANG
