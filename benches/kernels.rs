@@ -73,7 +73,7 @@ impl Bench {
 
     fn case(&mut self, family: &'static str, tier: Tier, case: Case) {
         let Case { layer, work, mut call } = case;
-        let least = Cell::new(f64::INFINITY);
+        let (least, once) = (Cell::new(f64::INFINITY), Cell::new(f64::INFINITY));
         let name = format!("{family}/{tier}/{layer}");
         self.criterion.bench_function(&name, |bencher| {
             bencher.iter_custom(|calls| {
@@ -84,13 +84,16 @@ impl Bench {
                     let time = start.elapsed();
                     total += time;
                     least.set(least.get().min(time.as_secs_f64()));
+                    if self.measures && work.macs > 0 {
+                        once.set(once.get().min(roof::arithmetic(tier, work)));
+                    }
                 }
                 total
             });
         });
         // A case that the command line's filter left out has no time.
         if self.measures && least.get().is_finite() {
-            let roof = roof::bound(tier, work);
+            let roof = roof::bound(tier, work, once.get());
             self.lines.push(Line { family, tier, layer, seconds: least.get(), work, roof });
         }
     }
