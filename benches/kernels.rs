@@ -333,7 +333,6 @@ fn spmm_f32<T: Number>(
 
 fn spmm_stacks<T: Number, const H: usize>(
     kernel: StripKernel<spmm_f32::Run<[T; H]>>,
-    layers: &[Conv],
     value: fn(usize) -> T,
 ) -> Vec<Case> {
     let case = |&conv: &Conv| {
@@ -344,7 +343,7 @@ fn spmm_stacks<T: Number, const H: usize>(
             unsafe { (kernel.run)(&with(strip, weight.stacks::<T, H>(), weight.scales())) }
         })
     };
-    layers.iter().map(case).collect()
+    FEW.iter().map(case).collect()
 }
 
 /// Both transforms of as many channels as a thread turns at a time; the product between them is the float32 one's.
@@ -938,33 +937,15 @@ fn main() {
                 bench.table(name, spmm_f32::TABLE_F16, |kernel| spmm_f32(kernel, &FEW, half));
             }
             "spmm_f32 int8" => bench.table(name, spmm_f32::TABLE_I8, |kernel| spmm_f32(kernel, &FEW, int8)),
-            "spmm_f32 2x1" => {
-                bench.table(name, stacked::TABLE_2_F32, |kernel| spmm_stacks(kernel, &FEW, weight));
-            }
-            "spmm_f32 2x1 float16" => {
-                bench.table(name, stacked::TABLE_2_F16, |kernel| spmm_stacks(kernel, &FEW, half));
-            }
-            "spmm_f32 2x1 int8" => {
-                bench.table(name, stacked::TABLE_2_I8, |kernel| spmm_stacks(kernel, &FEW, int8));
-            }
-            "spmm_f32 4x1" => {
-                bench.table(name, stacked::TABLE_4_F32, |kernel| spmm_stacks(kernel, &FEW, weight));
-            }
-            "spmm_f32 4x1 float16" => {
-                bench.table(name, stacked::TABLE_4_F16, |kernel| spmm_stacks(kernel, &FEW, half));
-            }
-            "spmm_f32 4x1 int8" => {
-                bench.table(name, stacked::TABLE_4_I8, |kernel| spmm_stacks(kernel, &FEW, int8));
-            }
-            "spmm_f32 16x1" => {
-                bench.table(name, stacked::TABLE_16_F32, |kernel| spmm_stacks(kernel, &FEW, weight));
-            }
-            "spmm_f32 16x1 float16" => {
-                bench.table(name, stacked::TABLE_16_F16, |kernel| spmm_stacks(kernel, &FEW, half));
-            }
-            "spmm_f32 16x1 int8" => {
-                bench.table(name, stacked::TABLE_16_I8, |kernel| spmm_stacks(kernel, &FEW, int8));
-            }
+            "spmm_f32 2x1" => bench.table(name, stacked::TABLE_2_F32, |k| spmm_stacks(k, weight)),
+            "spmm_f32 2x1 float16" => bench.table(name, stacked::TABLE_2_F16, |k| spmm_stacks(k, half)),
+            "spmm_f32 2x1 int8" => bench.table(name, stacked::TABLE_2_I8, |k| spmm_stacks(k, int8)),
+            "spmm_f32 4x1" => bench.table(name, stacked::TABLE_4_F32, |k| spmm_stacks(k, weight)),
+            "spmm_f32 4x1 float16" => bench.table(name, stacked::TABLE_4_F16, |k| spmm_stacks(k, half)),
+            "spmm_f32 4x1 int8" => bench.table(name, stacked::TABLE_4_I8, |k| spmm_stacks(k, int8)),
+            "spmm_f32 16x1" => bench.table(name, stacked::TABLE_16_F32, |k| spmm_stacks(k, weight)),
+            "spmm_f32 16x1 float16" => bench.table(name, stacked::TABLE_16_F16, |k| spmm_stacks(k, half)),
+            "spmm_f32 16x1 int8" => bench.table(name, stacked::TABLE_16_I8, |k| spmm_stacks(k, int8)),
             "spmm_i8" => bench.table(name, spmm_i8::TABLE, spmm_i8),
             "spmv_f32" => bench.table(name, spmv_f32::TABLE_F32, |kernel| spmv_f32(kernel, weight)),
             "spmv_f32 float16" => bench.table(name, spmv_f32::TABLE_F16, |kernel| spmv_f32(kernel, half)),
