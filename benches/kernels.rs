@@ -26,6 +26,7 @@ use gossamer_core::kernels::{
     FAMILIES, Impl, binary, depthwise_f32, depthwise_i8, gemm_f32, gemm_i8, gemv_f32, gemv_i8, map, pack,
     pool_f32, pool_i8, quantize, reduce, relayout, spmm_f32, spmm_i8, spmv_f32, spmv_i8, winograd_f32,
 };
+use gossamer_core::pool::split;
 use gossamer_core::weight::{Matrix, Number, TILE};
 use half::f16;
 use memmap2::{Advice, MmapMut};
@@ -100,7 +101,7 @@ impl Bench {
 
     fn print(&self) {
         println!(
-            "\n{:18} {:11} {:28} {:>10} {:>14}  {:>5}  of",
+            "\n{:21} {:11} {:28} {:>10} {:>14}  {:>5}  of",
             "family", "tier", "layer", "us", "rate", "share"
         );
         for line in &self.lines {
@@ -115,7 +116,7 @@ impl Bench {
                 }
             };
             println!(
-                "{family:18} {:11} {layer:28} {:10.1} {rate:>14}  {:3.0} %  {}",
+                "{family:21} {:11} {layer:28} {:10.1} {rate:>14}  {:3.0} %  {}",
                 tier.name(),
                 1e6 * seconds,
                 100.0 * least / seconds,
@@ -270,8 +271,10 @@ fn strips(
     let x = Buffer::filled(k * panel_stride, float);
     let mut out = Buffer::<f32>::new(m * pitch);
     let read = bytes + 4 * if gathered { k * nr } else { k * plane };
+    // As a layer on one thread cuts its columns.
+    let cut = split(plane, plane.div_ceil(nr), LANES_F32);
     let call = move || {
-        for j in (0..plane).step_by(nr) {
+        for (j, end) in (0..cut.len()).map(|i| cut.at(i)) {
             for k0 in (0..k).step_by(kb) {
                 let k1 = (k0 + kb).min(k);
                 call(Strip {
@@ -280,7 +283,7 @@ fn strips(
                     block: (k0, k1),
                     panel: x[k0 * panel_stride + if gathered { 0 } else { j }..].as_ptr(),
                     panel_stride,
-                    n: nr.min(plane - j),
+                    n: end - j,
                     out: out[j..].as_mut_ptr(),
                     out_stride: pitch,
                     residual: null(),

@@ -472,10 +472,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--mutations", type=int, default=20_000, help="how many files to try (default: 20000)")
     parser.add_argument("--seed", type=int, default=0, help="the first seed (default: 0)")
+    parser.add_argument("--write", type=Path, metavar="DIR", help="write the sound files there, and try nothing")
     parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         worker(*args.worker)
+        return 0
+    if args.write:
+        args.write.mkdir(parents=True, exist_ok=True)
+        for name, data in bases().items():
+            (args.write / f"{name}.goss").write_bytes(data)
         return 0
     for data in bases().values():
         if len(data) < 3000:
