@@ -151,6 +151,26 @@ impl<W> Call<'_, W> {
     }
 }
 
+/// The entries of a tier that runs the packed form by its `run`: type of the values, names, and how a step's are widened.
+#[cfg(target_arch = "x86_64")]
+macro_rules! packed_kernels {
+    ($token:ident, #$feature:tt, { $($t:ty, $run:ident, $get:ident, $widen:expr;)+ }) => {$(
+        /// # Safety
+        /// What [`Kernel`] asks.
+        #$feature
+        unsafe fn $run(call: &Call<'_, &Packed<$t>>) {
+            // SAFETY: the caller's promise; a vector of values is widened at a time.
+            unsafe { run(call, $widen) }
+        }
+
+        pub(super) fn $get() -> Option<Kernel<$t>> {
+            $token::detect().map(|_| Kernel::Packed { window: WINDOW, run: $run as RunPacked<$t> })
+        }
+    )+};
+}
+#[cfg(target_arch = "x86_64")]
+use packed_kernels;
+
 /// Sums of a tile for each vector, of which a call uses the first `n`.
 type Sums = [[f32; TILE]; BATCH];
 
