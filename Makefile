@@ -78,7 +78,7 @@ FUZZ_SECONDS ?= 60
 fuzz: build ## Fuzz loading and running for FUZZ_SECONDS, guided by coverage (needs `cargo install cargo-fuzz`)
 	$(BIN)/python tests/attacks/mutate.py --write rust/fuzz/corpus/load
 	cp tests/attacks/*.goss rust/fuzz/corpus/load/
-	cd rust/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run load --fuzz-dir . -- \
+	cd rust/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run load --fuzz-dir . --codegen-units 16 -- \
 		-max_total_time=$(FUZZ_SECONDS) -max_len=65536 -rss_limit_mb=2048 -timeout=20
 
 wheel: build ## Make the sdist, the wheel from it, install that alone in a fresh environment and use it there
