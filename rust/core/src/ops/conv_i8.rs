@@ -10,7 +10,7 @@ use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::{Result, ensure};
 use crate::isa::Tier;
 use crate::kernels::gemm_i8::Blocks;
-use crate::kernels::pack::{self, Fill, LANES_U8, Taps};
+use crate::kernels::pack::{self, Fill, Gather, LANES_U8, RunGather, Taps};
 use crate::kernels::strip_i8::{DEPTH, LANES, NR, Pack, StripI8};
 use crate::kernels::{depthwise_i8, gemm_i8, pick, spmm_i8};
 use crate::tensor::{DType, Meta, Planes};
@@ -184,37 +184,51 @@ impl ConvI8 {
                 let panel = frame.scratch_ptr::<u8>(worker);
                 let plain = panel.wrapping_add(panel_len);
                 let seen = (!in_place).then(|| Taps::new(&window, (p0, n), LANES_U8));
-                for c0 in (0..depth).step_by(channels_at_once.max(1)) {
-                    let channels = channels_at_once.min(depth - c0);
-                    let first = planes.wrapping_add(c0 * from.pitch);
-                    if let Some(seen) = &seen {
-                        for tap in 0..taps {
-                            let call = Fill {
-                                taps: seen,
-                                tap,
-                                x: first.cast_const(),
-                                pitch: from.pitch,
-                                channels,
-                                out: plain.wrapping_add(tap * NR),
-                                out_stride: taps * NR,
-                                padding: zero_point,
-                            };
-                            // SAFETY: `pick` found the tier's token; the channels' planes are there, and scratch has a row
-                            // for each of their taps.
-                            unsafe { fill(&call) };
+                if let Some((_, Some(gather))) = pack {
+                    let call = Gather {
+                        taps: seen.as_ref(),
+                        n,
+                        x: planes.wrapping_add(if in_place { p0 } else { 0 }).cast_const(),
+                        pitch: from.pitch,
+                        channels: depth,
+                        padding: zero_point,
+                        panel,
+                    };
+                    // SAFETY: `pick` found the tier's token; the channels' planes are there, and the panel has room for all.
+                    unsafe { gather(&call) };
+                } else {
+                    for c0 in (0..depth).step_by(channels_at_once.max(1)) {
+                        let channels = channels_at_once.min(depth - c0);
+                        let first = planes.wrapping_add(c0 * from.pitch);
+                        if let Some(seen) = &seen {
+                            for tap in 0..taps {
+                                let call = Fill {
+                                    taps: seen,
+                                    tap,
+                                    x: first.cast_const(),
+                                    pitch: from.pitch,
+                                    channels,
+                                    out: plain.wrapping_add(tap * NR),
+                                    out_stride: taps * NR,
+                                    padding: zero_point,
+                                };
+                                // SAFETY: `pick` found the tier's token; the channels' planes are there, and scratch has a row
+                                // for each of their taps.
+                                unsafe { fill(&call) };
+                            }
                         }
-                    }
-                    if let Some(pack) = pack {
-                        let (base, apart, rows) = if in_place {
-                            (first.wrapping_add(p0), from.pitch, channels)
-                        } else {
-                            (plain, NR, channels * taps)
-                        };
-                        let rows: Vec<*const u8> =
-                            (0..rows).map(|r| base.wrapping_add(r * apart).cast_const()).collect();
-                        // SAFETY: rows are whole vectors of columns; `c0 * taps` is a multiple of four, and the panel has room
-                        // for all groups of the depth.
-                        unsafe { pack(&rows, n, panel.wrapping_add(c0 * taps * NR), NR) };
+                        if let Some((pack, _)) = pack {
+                            let (base, apart, rows) = if in_place {
+                                (first.wrapping_add(p0), from.pitch, channels)
+                            } else {
+                                (plain, NR, channels * taps)
+                            };
+                            let rows: Vec<*const u8> =
+                                (0..rows).map(|r| base.wrapping_add(r * apart).cast_const()).collect();
+                            // SAFETY: rows are whole vectors of columns; `c0 * taps` is a multiple of four, and the panel has room
+                            // for all groups of the depth.
+                            unsafe { pack(&rows, n, panel.wrapping_add(c0 * taps * NR), NR) };
+                        }
                     }
                 }
                 let channel = image * to.channels + group * m;
@@ -271,11 +285,11 @@ enum Form {
 }
 
 impl Form {
-    /// Makes the panel of a dense kernel.
-    fn pack(&self) -> Option<Pack> {
+    /// What makes the panel of a dense kernel.
+    fn pack(&self) -> Option<(Pack, Option<RunGather>)> {
         match self {
-            Form::Tiles(_, kernel) => Some(kernel.pack),
-            Form::Blocks(_, kernel, _) => Some(kernel.pack),
+            Form::Tiles(_, kernel) => Some((kernel.pack, kernel.gather)),
+            Form::Blocks(_, kernel, _) => Some((kernel.pack, kernel.gather)),
             Form::Sparse(_) => None,
         }
     }

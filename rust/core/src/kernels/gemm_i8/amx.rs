@@ -11,18 +11,19 @@ use std::arch::asm;
 
 use super::{Blocks, ByBlocks};
 use crate::isa::Amx;
+use crate::kernels::pack::gather;
 use crate::kernels::strip_i8::avx512::store_sums;
 use crate::kernels::strip_i8::{LANES, NR, StripI8, Sums, interleave};
 use crate::weight::{QUAD, TILE};
 
-/// Blocks of depth whose panel, 4 KiB each, stays in the first-level cache.
-const NEAR_BLOCKS: usize = 8;
+/// Blocks of depth whose panel, 4 KiB each, stays in the first-level cache, of 48 KiB, beside weights and sums.
+const NEAR_BLOCKS: usize = 9;
 
-/// Tiles of rows whose sums are kept while the depth is walked.
+/// Tiles of rows whose sums are kept where the depth is walked in parts.
 const GROUP: usize = 4;
 
 pub(super) fn get() -> Option<ByBlocks> {
-    Amx::detect().map(|_| ByBlocks { run, pack })
+    Amx::detect().map(|_| ByBlocks { run, pack, gather: Some(gather) })
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
@@ -60,60 +61,80 @@ struct Start([[i32; LANES]; TILE]);
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn run(s: &StripI8<'_, &Blocks>) {
-    let weight = s.weight;
-    let shapes = Shapes::new(weight.quads().max(1));
+    let shapes = Shapes::new(s.weight.quads().max(1));
     // SAFETY: the token stands for AMX. Nothing else in this process uses tiles, and no thread leaves this function with
     // tiles configured: from here to `tilerelease` they are this call's.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack, readonly, preserves_flags)) };
+    // SAFETY: the caller's; tiles are configured.
+    unsafe {
+        if s.weight.blocks() <= NEAR_BLOCKS {
+            walk::<1, 2>(s);
+        } else {
+            walk::<GROUP, { 2 * GROUP }>(s);
+        }
+    }
+    // SAFETY: as above.
+    unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+}
+
+/// Computes groups of `G` tiles of rows. A tile is finished while the next group's products are under way: the matrix unit
+/// works by itself. So the sums of two groups, `KEPT` tiles, are kept.
+///
+/// # Safety
+/// The caller's of [`run`]; tiles are configured for the weight.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn walk<const G: usize, const KEPT: usize>(s: &StripI8<'_, &Blocks>) {
     let (begin, go_on) = match s.vectors() {
         1 => (pass_1::<true> as Pass, pass_1::<false> as Pass),
         2 => (pass_2::<true> as _, pass_2::<false> as _),
         3 => (pass_3::<true> as _, pass_3::<false> as _),
         _ => (pass_4::<true> as _, pass_4::<false> as _),
     };
-    let mut sums = [const { Sums([[0; NR]; TILE]) }; GROUP];
+    let weight = s.weight;
+    let (blocks, quads) = (weight.blocks(), weight.quads());
+    let near = blocks.div_ceil(blocks.div_ceil(NEAR_BLOCKS).max(1));
+    let mut sums = [const { Sums([[0; NR]; TILE]) }; KEPT];
     let mut start = Start([[0; LANES]; TILE]);
-    let (blocks, block_bytes) = (weight.blocks(), weight.quads() * QUAD * TILE);
-    let group = if blocks > NEAR_BLOCKS { GROUP } else { 1 };
-    for r0 in s.rows().step_by(group * TILE) {
-        let tiles = (s.rows.1 - r0).div_ceil(TILE).min(group);
-        let mut first = 0;
-        loop {
-            let count = NEAR_BLOCKS.min(blocks - first);
-            for (t, sums) in sums[..tiles].iter_mut().enumerate() {
-                let r0 = r0 + t * TILE;
+    let (first, last) = (s.rows.0 / TILE, s.rows.1.div_ceil(TILE));
+    let finish = |tile: usize, sums: &[Sums; KEPT]| {
+        let rows = TILE.min(s.rows.1 - tile * TILE);
+        // SAFETY: the caller's.
+        unsafe { store_sums(s, tile * TILE, &sums[tile % KEPT].0[..rows]) };
+    };
+    let mut finished = first;
+    for group in (first..last).step_by(G) {
+        // A depth of nothing is walked too: it starts the sums.
+        for block in (0..blocks.max(1)).step_by(near.max(1)) {
+            for tile in group..last.min(group + G) {
                 let part = Part {
-                    weights: weight.tile(r0 / TILE).wrapping_add(first * block_bytes),
-                    panel: s.panel.wrapping_add(first * weight.quads() * s.panel_stride * QUAD),
+                    weights: weight.tile(tile).wrapping_add(block * quads * QUAD * TILE),
+                    panel: s.panel.wrapping_add(block * quads * s.panel_stride * QUAD),
                     panel_stride: s.panel_stride * QUAD,
-                    quads: weight.quads(),
-                    blocks: count,
+                    quads,
+                    blocks: near.min(blocks - block),
                 };
+                let kept = &mut sums[tile % KEPT];
                 // SAFETY: tiles are configured; weights and panel have the blocks, and the panel the columns.
                 unsafe {
-                    if first == 0 {
-                        for (row, &offset) in start.0.iter_mut().zip(&s.requant.offset[r0..s.rows.1]) {
-                            *row = [offset; LANES];
-                        }
-                        begin(&part, start.0.as_ptr().cast(), sums);
-                    } else {
-                        go_on(&part, sums.0.as_ptr().cast(), sums);
+                    if block > 0 {
+                        go_on(&part, kept.0.as_ptr().cast(), kept);
+                        continue;
                     }
+                    for (row, &offset) in start.0.iter_mut().zip(&s.requant.offset[tile * TILE..s.rows.1]) {
+                        *row = [offset; LANES];
+                    }
+                    begin(&part, start.0.as_ptr().cast(), kept);
+                }
+                if finished + G <= tile {
+                    finish(finished, &sums);
+                    finished += 1;
                 }
             }
-            first += count;
-            if first >= blocks {
-                break;
-            }
-        }
-        for (t, sums) in sums[..tiles].iter().enumerate() {
-            let r0 = r0 + t * TILE;
-            // SAFETY: the caller's.
-            unsafe { store_sums(s, r0, &sums.0[..TILE.min(s.rows.1 - r0)]) };
         }
     }
-    // SAFETY: as above.
-    unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    for tile in finished..last {
+        finish(tile, &sums);
+    }
 }
 
 /// Some blocks of depth of a tile of rows.

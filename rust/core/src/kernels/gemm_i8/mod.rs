@@ -5,6 +5,7 @@
 //! tier.
 
 use super::Impl;
+use super::pack::RunGather;
 use super::strip_i8::{Pack, StripI8, StripI8Kernel};
 use crate::isa::Tier;
 use crate::weight::TilesI8;
@@ -46,6 +47,14 @@ pub enum Kernel {
 }
 
 impl Kernel {
+    /// What makes the panel of what taps see at once, if the tier does.
+    pub fn gather(&self) -> Option<RunGather> {
+        match self {
+            Kernel::Tiles(kernel) => kernel.gather,
+            Kernel::Blocks(kernel) => kernel.gather,
+        }
+    }
+
     /// Makes the panel that the kernel reads.
     pub fn pack(&self) -> Pack {
         match self {
@@ -78,8 +87,11 @@ pub static TABLE: &[Impl<Kernel>] = &[
 #[allow(unsafe_code, reason = "calls kernels through their unsafe signature")]
 mod tests {
     use super::*;
+    use crate::kernels::pack::{self, Fill, Gather, Taps};
+    use crate::kernels::pick;
     use crate::kernels::strip_i8::testing::Case;
     use crate::kernels::strip_i8::{DEPTH, LANES, NR};
+    use crate::kernels::window::Window2;
     use crate::testing::{Aligned, for_each_impl};
     use crate::weight::{QUAD, tile_i8};
 
@@ -169,6 +181,93 @@ mod tests {
         for_each_impl(TABLE, |tier, kernel| {
             for rows in [(0, 16), (16, 32), (16, 48), (32, 50), (48, 50), (16, 16)] {
                 check(tier, kernel, &Case::new((50, 70, 50), 4, 0.0), rows);
+            }
+        });
+    }
+
+    #[test]
+    fn gathering_is_filling_and_packing() {
+        let (channels, padding) = (5, 77);
+        let mut windows = vec![];
+        for input in [[7, 7], [14, 14], [9, 33], [5, 130], [40, 41]] {
+            for (kernel, stride, dilation, pad) in [
+                ([1, 1], [1, 1], [1, 1], 0),
+                ([3, 3], [1, 1], [1, 1], 1),
+                ([3, 3], [1, 1], [2, 2], 2),
+                ([3, 3], [2, 2], [1, 1], 1),
+                ([7, 7], [2, 2], [1, 1], 3),
+                ([2, 5], [1, 3], [1, 2], 2),
+                ([1, 1], [2, 2], [1, 1], 0),
+                ([3, 3], [1, 70], [1, 1], 1),
+            ] {
+                let pads = [[pad, pad], [pad, pad]];
+                windows.extend(Window2::padded(input, kernel, stride, dilation, pads, false));
+            }
+        }
+        for_each_impl(TABLE, |tier, kernel| {
+            let (pack, Some(gather)) = (kernel.pack(), kernel.gather()) else { return };
+            let (_, fill) = pick(pack::TABLE_U8, tier);
+            for window in &windows {
+                let ([h, w], [oh, ow], taps) =
+                    (window.input(), window.output(), window.kernel[0] * window.kernel[1]);
+                let (k, pitch) = (channels * taps, h * w);
+                let x: Vec<u8> = (0..channels * pitch).map(|i| (i % 251) as u8).collect();
+                for (p0, n) in [(0, oh * ow), (oh * ow / 2, oh * ow - oh * ow / 2), (oh * ow - 1, 1)] {
+                    let n = n.min(NR);
+                    let seen = Taps::new(window, (p0, n), NR);
+                    let (mut rows, mut panels) =
+                        (vec![0; k * NR], [(); 2].map(|()| vec![0; k.next_multiple_of(QUAD) * NR]));
+                    // SAFETY: planes, rows and panels are as long as said.
+                    unsafe {
+                        for tap in 0..taps {
+                            fill(&Fill {
+                                taps: &seen,
+                                tap,
+                                x: x.as_ptr(),
+                                pitch,
+                                channels,
+                                out: rows[tap * NR..].as_mut_ptr(),
+                                out_stride: taps * NR,
+                                padding,
+                            });
+                        }
+                        let pointers: Vec<_> = rows.chunks(NR).map(<[u8]>::as_ptr).collect();
+                        pack(&pointers, n, panels[0].as_mut_ptr(), NR);
+                        let (x, panel) = (x.as_ptr(), panels[1].as_mut_ptr());
+                        gather(&Gather { taps: Some(&seen), n, x, pitch, channels, padding, panel });
+                    }
+                    let columns = |panel: &[u8]| -> Vec<u8> {
+                        let rows =
+                            (0..k).flat_map(|k| (0..n).map(move |j| (k / QUAD * NR + j) * QUAD + k % QUAD));
+                        rows.map(|at| panel[at]).collect()
+                    };
+                    assert!(columns(&panels[0]) == columns(&panels[1]), "{tier} {window:?} p0 {p0} n {n}");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn gathering_pixels_is_packing() {
+        for_each_impl(TABLE, |tier, kernel| {
+            let (pack, Some(gather)) = (kernel.pack(), kernel.gather()) else { return };
+            for (channels, n) in [(1usize, 1usize), (4, 64), (7, 17), (16, 48), (3, 49), (30, 33)] {
+                let pitch = n.next_multiple_of(LANES) + 3;
+                let x: Vec<u8> = (0..channels * pitch).map(|i| (i % 251) as u8).collect();
+                let pointers: Vec<_> = x.chunks(pitch).map(<[u8]>::as_ptr).collect();
+                let mut panels = [(); 2].map(|()| vec![0; channels.next_multiple_of(QUAD) * NR]);
+                // SAFETY: rows and panels are as long as said.
+                unsafe {
+                    pack(&pointers, n, panels[0].as_mut_ptr(), NR);
+                    let (x, panel) = (x.as_ptr(), panels[1].as_mut_ptr());
+                    gather(&Gather { taps: None, n, x, pitch, channels, padding: 0, panel });
+                }
+                for k in 0..channels {
+                    let column = |panel: &[u8]| -> Vec<u8> {
+                        (0..n).map(|j| panel[(k / QUAD * NR + j) * QUAD + k % QUAD]).collect()
+                    };
+                    assert_eq!(column(&panels[0]), column(&panels[1]), "{tier} {channels} x {n}: {k}");
+                }
             }
         });
     }

@@ -26,6 +26,7 @@
 
 use std::ops::Range;
 
+use super::pack::RunGather;
 use crate::weight::{QUAD, TILE, TilesI8};
 
 #[cfg(target_arch = "x86_64")]
@@ -188,6 +189,8 @@ pub struct StripI8Kernel<R> {
     pub run: R,
     /// Makes the panel that `run` reads.
     pub pack: Pack,
+    /// Makes the same panel, of a stride of [`NR`], of what taps see, where the tier does so at once.
+    pub gather: Option<RunGather>,
 }
 
 /// Interleaves plain rows of columns into a panel: `pack(rows, n, panel, panel_stride)`.
