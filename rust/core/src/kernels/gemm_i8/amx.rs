@@ -8,6 +8,7 @@
 #![allow(unsafe_code, reason = "tile instructions, and loads and stores through pointers")]
 
 use std::arch::asm;
+use std::arch::x86_64::*;
 
 use super::{Blocks, ByBlocks};
 use crate::isa::Amx;
@@ -121,7 +122,8 @@ unsafe fn walk<const G: usize, const KEPT: usize>(s: &StripI8<'_, &Blocks>) {
                         continue;
                     }
                     for (row, &offset) in start.0.iter_mut().zip(&s.requant.offset[tile * TILE..s.rows.1]) {
-                        *row = [offset; LANES];
+                        // As stores of rows, which is not what a compiler makes of a loop over arrays.
+                        _mm512_store_si512(row.as_mut_ptr().cast(), _mm512_set1_epi32(offset));
                     }
                     begin(&part, start.0.as_ptr().cast(), kept);
                 }
