@@ -166,7 +166,8 @@ class Profile:
     """Time per step; `str()` is an aligned table.
 
     Attributes:
-        steps: One dict a step: `name`, `op`, `kernel`, `shape`, `seconds`, `flops`, `bytes` moved.
+        steps: One dict a step: `name`, `op`, `kernel`, `shape`, `seconds`, `estimate` (seconds that
+            one thread was expected to take, where a cost model chose the kernel, or None), `flops`, `bytes` moved.
     """
 
     def __init__(self, steps: list[dict[str, Any]]) -> None:

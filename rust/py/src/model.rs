@@ -125,6 +125,7 @@ impl Model {
             row.set_item("kernel", &planned.step.kernel)?;
             row.set_item("shape", &planned.shape)?;
             row.set_item("seconds", time.as_secs_f64() / repeat as f64)?;
+            row.set_item("estimate", planned.step.estimate)?;
             row.set_item("flops", planned.step.flops)?;
             let moved = planned.inputs.iter().chain(&planned.outputs).map(|place| place.len).sum::<usize>();
             row.set_item("bytes", moved + planned.step.weight_bytes)?;

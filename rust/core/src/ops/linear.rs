@@ -81,6 +81,8 @@ impl Operator for Linear {
             (chain.panel(), (0..rows.len()).map(|i| rows.at(i)).map(|(a, b)| b - a).max().unwrap_or(0));
         let scratch = panel_len + tallest * nr + chain.scratch();
         let (name, reason, flops, bytes) = (chain.name(), chain.reason(), chain.flops(), chain.bytes());
+        let moved = columns * (k + if has_residual { 2 * m } else { m });
+        let estimate = chain.estimate(strips, 1, k + m, moved * size_of::<f32>());
         let mut step = Step::new(name, move |frame: &Frame<'_>| {
             let x = frame.input::<f32>(0);
             let out = Shared(frame.output_ptr::<f32>(0));
@@ -136,6 +138,7 @@ impl Operator for Linear {
             });
         });
         step.reason = reason;
+        step.estimate = estimate;
         step.scratch = scratch * size_of::<f32>();
         step.flops = flops * columns as f64;
         step.weight_bytes = bytes;

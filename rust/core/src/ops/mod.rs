@@ -194,6 +194,9 @@ pub struct Step {
     pub flops: f64,
     /// Bytes of weights that a run reads.
     pub weight_bytes: usize,
+    /// Seconds that one thread is expected to take, where a cost model chose the kernel: on the processor it was calibrated
+    /// on.
+    pub estimate: Option<f64>,
     /// Bytes of scratch each thread needs.
     pub scratch: usize,
     /// The operand whose buffer output 0 may take over, where its bytes are read before they are overwritten.
@@ -216,6 +219,7 @@ impl Step {
             reason: String::new(),
             flops: 0.0,
             weight_bytes: 0,
+            estimate: None,
             scratch: 0,
             in_place: None,
             body: Box::new(body),

@@ -103,6 +103,8 @@ struct Factor {
     name: String,
     /// Why sparse or dense, where the file has it sparse.
     reason: String,
+    /// Whose costs decided.
+    tier: Tier,
     nr: usize,
     kb: usize,
 }
@@ -125,7 +127,13 @@ impl Factor {
             }
             (Structure::LowRank { .. }, _) => unreachable!("a chain takes a low-rank weight apart"),
         };
-        Ok(Factor { matrix: Arc::clone(matrix), kernel, name: format!("{family}/{found}"), reason, nr, kb })
+        let name = format!("{family}/{found}");
+        Ok(Factor { matrix: Arc::clone(matrix), kernel, name, reason, tier, nr, kb })
+    }
+
+    /// Nanoseconds of a strip of `n` columns of one group, by the cost model.
+    fn strip_ns(&self, n: usize) -> f64 {
+        strip_ns(&self.matrix, n, self.tier) / self.matrix.groups() as f64
     }
 
     /// Rows of one group.
@@ -200,21 +208,32 @@ fn sparse_family(height: usize) -> &'static str {
     }
 }
 
+/// Nanoseconds of a strip of `n` columns of all groups, by the cost model.
+fn strip_ns(matrix: &Matrix, n: usize, tier: Tier) -> f64 {
+    let (m, k) = (matrix.m(), matrix.k());
+    match matrix.structure() {
+        Structure::Sparse(sparse) => {
+            let blocks = k.div_ceil(sparse.block());
+            cost::sparse_ns(tier, matrix.dtype(), m, sparse.values().len(), sparse.height(), blocks, n)
+        }
+        _ => cost::dense_ns(tier, m, k, n),
+    }
+}
+
 /// Whether a sparse matrix is computed faster with its zeros, and the reason in words.
 fn prefers_dense(matrix: &Matrix, columns: usize, tier: Tier) -> (bool, String) {
-    let Structure::Sparse(sparse) = matrix.structure() else { return (false, String::new()) };
+    let Structure::Sparse(_) = matrix.structure() else { return (false, String::new()) };
     let (m, k, nnz) = (matrix.m(), matrix.k(), matrix.nnz());
     // The widest strip of any tier; what is left over costs both sides alike.
     let n = columns.clamp(1, 64);
     let with_zeros = cost::dense_ns(tier, m, k, n);
-    // Stacks multiply the zeros they hold.
-    let stored = sparse.values().len();
-    let without = cost::sparse_ns(tier, matrix.dtype(), m, stored, k.div_ceil(sparse.block()), n);
+    let without = strip_ns(matrix, n, tier);
     let zeros = 100.0 * (1.0 - nnz as f64 / (m * k).max(1) as f64);
-    let dense = with_zeros < without;
+    let dense = cost::prefers_dense(without, with_zeros);
     let verdict = if dense { "computed dense" } else { "sparse" };
-    let times = if dense { without / with_zeros } else { with_zeros / without };
-    (dense, format!("{zeros:.0} % zeros: {verdict}, {times:.1} times faster on {tier} by estimate"))
+    let (here, there) = if dense { (with_zeros, without) } else { (without, with_zeros) };
+    let times = there / here;
+    (dense, format!("{zeros:.0} % zeros: {verdict}, {times:.1} times as fast on {tier} by estimate"))
 }
 
 /// The call with a weight and an epilogue.
@@ -307,6 +326,37 @@ impl Chain {
             [one] => one.to_owned(),
             _ => format!("low_rank({})", names.join(", ")),
         }
+    }
+
+    /// Seconds that one thread takes for strips `strips` of `products` products (images, groups), by the cost model: of a
+    /// weight that was stored sparse. `gathered` rows of each strip are written beside the product, and `bytes` of operands
+    /// and output are moved.
+    pub(super) fn estimate(
+        &self,
+        strips: Ranges,
+        products: usize,
+        gathered: usize,
+        bytes: usize,
+    ) -> Option<f64> {
+        let first = self.factors.iter().find(|factor| !factor.reason.is_empty())?;
+        let width = |strip: usize| {
+            let (start, end) = strips.at(strip);
+            end - start
+        };
+        // All strips are as wide as one of the first two, the last excepted; of very many, some speak for all.
+        let sample = strips.len().min(64);
+        let (mut product, mut vectors) = (0.0, 0);
+        for n in (0..sample).map(|i| width(i * strips.len() / sample)) {
+            product += self.factors.iter().map(|factor| factor.strip_ns(n)).sum::<f64>();
+            vectors += n.div_ceil(16);
+        }
+        let times = products as f64 * strips.len() as f64 / sample.max(1) as f64;
+        let around = cost::around_ns(
+            first.tier,
+            (gathered * vectors) as f64 * times,
+            bytes.saturating_add(self.bytes()) as f64,
+        );
+        Some((product * times + around) * 1e-9)
     }
 
     /// Multiplications and additions of one column.

@@ -1,21 +1,24 @@
-//! What a strip costs, to decide whether a matrix with zeros is faster sparse or dense.
+//! What a product costs, to decide whether a matrix with zeros is faster sparse or dense, and to say how long it takes.
 //!
 //! ```text
-//! sparse = nnz · (non_zero + widen + column · v) + m · blocks · (row + row_column · v)
-//! dense  = m · k · 16 · v / rate                                             v = ⌈n/16⌉
+//! sparse = stored · (non_zero + widen + column · v) · stacked + m · blocks · (row + row_column · v)
+//! dense  = m · k · 16 · v / rate
+//! around = gathered · gather + bytes · byte
 //! ```
 //!
-//! A non-zero costs its index and its broadcast once and a multiplication for each vector of columns; narrow values are
-//! widened; a row of a block has its sums loaded, stored and finished. The dense twin multiplies everything at the rate
-//! of `gemm_f32`. Both read the same packed panel, so that cancels.
+//! where `v` is the number of vectors of sixteen columns. The first two are of one strip, the third of a layer. A non-zero
+//! costs its index and its broadcast once and a multiplication for each vector of columns; narrow values are widened; the
+//! rows of a stack share a load; a row of a block has its sums loaded, stored and finished. The dense twin multiplies
+//! everything at the rate of `gemm_f32`. Around either, sixteen columns of a row of the panel are gathered where the input
+//! is not read in place, and operands, output and weight come through the caches; that cancels in the choice.
 //!
-//! Constants are nanoseconds. Those of x86 are a least-squares fit to the time of the kernels on one core (Xeon, 3.9 GHz,
-//! two 512-bit multiply-adds a cycle) over 64² to 512², depths to 1152 and 50 to 98 % zeros; those of ARM are modelled
-//! (llvm-mca, Cortex-A72 at 1.5 GHz). On another processor of the tier both sides scale together: compare, but do not
-//! take the figures for its time.
+//! Constants are nanoseconds. Those of x86 are a least-squares fit to the steps of ResNet50, MobileNetV2 and an MLP with
+//! 50 to 95 % zeros on one core (Xeon, 3.9 GHz, two 512-bit multiply-adds a cycle; `benches/estimates.py`); those of ARM
+//! are modelled (llvm-mca, Cortex-A72 at 1.5 GHz). On another processor of the tier both sides scale together: compare,
+//! but do not take the figures for its time.
 //!
-//! Share of zeros above which sparse is faster, by the formula, for a 512 x 512 matrix and a full strip (in brackets, for
-//! 16 columns): AVX-512 43 % (65 %), AVX2 32 % (55 %), NEON 21 % (30 %), scalar 13 % (16 %).
+//! Share of zeros from which a matrix is computed sparse, for 512 x 512 and a full strip (in brackets, for 16 columns):
+//! AVX-512 50 % (51 %), AVX2 27 % (28 %), NEON 9 % (20 %), scalar 0 % (0 %).
 
 use crate::isa::Tier;
 use crate::tensor::DType;
@@ -28,10 +31,16 @@ struct Cost {
     widen: f64,
     /// A non-zero and sixteen columns.
     column: f64,
+    /// What a number in a stack of two rows, and of more, costs of that: one vector of columns serves them all.
+    stacked: [f64; 2],
     /// A row of a block, whatever the width.
     row: f64,
     /// A row of a block and sixteen columns.
     row_column: f64,
+    /// Sixteen columns of a row of the panel.
+    gather: f64,
+    /// A byte of operands, output or weight.
+    byte: f64,
     /// Multiplications and additions of the dense kernel in a nanosecond.
     rate: f64,
 }
@@ -39,34 +48,95 @@ struct Cost {
 impl Cost {
     fn of(tier: Tier) -> Cost {
         match tier {
-            Tier::Scalar => {
-                Cost { non_zero: 0.06, widen: 0.23, column: 0.94, row: 0.0, row_column: 1.9, rate: 18.8 }
-            }
-            Tier::Avx2 | Tier::AvxVnni => {
-                Cost { non_zero: 0.25, widen: 0.09, column: 0.32, row: 0.8, row_column: 0.55, rate: 61.0 }
-            }
-            Tier::Avx512 | Tier::Avx512Vnni | Tier::Amx => {
-                Cost { non_zero: 0.19, widen: 0.05, column: 0.19, row: 1.2, row_column: 0.44, rate: 115.0 }
-            }
-            Tier::Neon | Tier::DotProd | Tier::I8mm => {
-                Cost { non_zero: 1.0, widen: 0.5, column: 3.2, row: 4.0, row_column: 6.0, rate: 5.4 }
-            }
+            Tier::Scalar => Cost {
+                non_zero: 0.0,
+                widen: 0.23,
+                column: 0.98,
+                stacked: [1.1, 1.1],
+                row: 0.0,
+                row_column: 0.43,
+                gather: 3.6,
+                byte: 0.019,
+                rate: 18.8,
+            },
+            Tier::Avx2 | Tier::AvxVnni => Cost {
+                non_zero: 0.0,
+                widen: 0.09,
+                column: 0.41,
+                stacked: [0.86, 0.88],
+                row: 1.8,
+                row_column: 0.0,
+                gather: 5.0,
+                byte: 0.013,
+                rate: 61.0,
+            },
+            Tier::Avx512 | Tier::Avx512Vnni | Tier::Amx => Cost {
+                non_zero: 0.0,
+                widen: 0.05,
+                column: 0.31,
+                stacked: [0.8, 0.67],
+                row: 1.9,
+                row_column: 0.35,
+                gather: 1.9,
+                byte: 0.011,
+                rate: 115.0,
+            },
+            Tier::Neon | Tier::DotProd | Tier::I8mm => Cost {
+                non_zero: 1.0,
+                widen: 0.5,
+                column: 3.2,
+                stacked: [1.0, 1.0],
+                row: 4.0,
+                row_column: 6.0,
+                gather: 5.0,
+                byte: 0.25,
+                rate: 5.4,
+            },
         }
     }
 }
 
-/// Nanoseconds of one strip of `n` columns by a matrix of `m` rows and `nnz` non-zeros in `blocks` blocks.
-pub fn sparse_ns(tier: Tier, values: DType, m: usize, nnz: usize, blocks: usize, n: usize) -> f64 {
+/// Nanoseconds of one strip of `n` columns by a matrix of `m` rows that stores `stored` numbers in `blocks` blocks, in
+/// stacks of `height` rows.
+pub fn sparse_ns(
+    tier: Tier,
+    values: DType,
+    m: usize,
+    stored: usize,
+    height: usize,
+    blocks: usize,
+    n: usize,
+) -> f64 {
     let cost = Cost::of(tier);
     let v = n.div_ceil(16) as f64;
     let widen = if values == DType::Float32 { 0.0 } else { cost.widen };
-    nnz as f64 * (cost.non_zero + widen + cost.column * v)
+    let stacked = match height {
+        1 => 1.0,
+        2 => cost.stacked[0],
+        _ => cost.stacked[1],
+    };
+    stored as f64 * (cost.non_zero + widen + cost.column * v) * stacked
         + (m * blocks) as f64 * (cost.row + cost.row_column * v)
 }
 
 /// Nanoseconds of the same strip by a dense `(m, k)` matrix.
 pub fn dense_ns(tier: Tier, m: usize, k: usize, n: usize) -> f64 {
     (m * k * n.next_multiple_of(16)) as f64 / Cost::of(tier).rate
+}
+
+/// By how much a matrix with zeros must be faster dense to be computed so: its dense twin takes memory of its own.
+const MARGIN: f64 = 1.15;
+
+/// Whether a matrix that takes `sparse` nanoseconds is to be computed dense, in `dense`.
+pub fn prefers_dense(sparse: f64, dense: f64) -> bool {
+    dense * MARGIN < sparse
+}
+
+/// Nanoseconds around the products of a layer: `gathered` rows of panels, each of sixteen columns, and `bytes` of
+/// operands, output and weight.
+pub fn around_ns(tier: Tier, gathered: f64, bytes: f64) -> f64 {
+    let cost = Cost::of(tier);
+    gathered * cost.gather + bytes * cost.byte
 }
 
 #[cfg(test)]
@@ -79,7 +149,8 @@ mod tests {
         let zeros = |share: &f64| ((1.0 - share) * (m * k) as f64) as usize;
         let shares = (0..=1000).map(|i| f64::from(i) / 1000.0);
         let faster = |share: &f64| {
-            sparse_ns(tier, DType::Float32, m, zeros(share), blocks, n) < dense_ns(tier, m, k, n)
+            let sparse = sparse_ns(tier, DType::Float32, m, zeros(share), 1, blocks, n);
+            !prefers_dense(sparse, dense_ns(tier, m, k, n))
         };
         shares.into_iter().find(faster).unwrap()
     }
@@ -87,10 +158,10 @@ mod tests {
     #[test]
     fn break_even_is_as_documented() {
         for (tier, full, wide, narrow) in [
-            (Tier::Avx512, 64, 0.43, 0.65),
-            (Tier::Avx2, 64, 0.32, 0.55),
-            (Tier::Neon, 32, 0.21, 0.30),
-            (Tier::Scalar, 32, 0.13, 0.16),
+            (Tier::Avx512, 64, 0.49, 0.51),
+            (Tier::Avx2, 64, 0.27, 0.28),
+            (Tier::Neon, 32, 0.09, 0.20),
+            (Tier::Scalar, 32, 0.00, 0.00),
         ] {
             let (got_wide, got_narrow) = (break_even(tier, full), break_even(tier, 16));
             assert!((got_wide - wide).abs() < 0.011, "{tier}: {got_wide}");
@@ -103,7 +174,7 @@ mod tests {
         for tier in Tier::ALL {
             for (m, k, blocks) in [(256, 256, 1), (512, 4608, 18)] {
                 for n in [16, 32] {
-                    let sparse = sparse_ns(tier, DType::Int8, m, m * k / 10, blocks, n);
+                    let sparse = sparse_ns(tier, DType::Int8, m, m * k / 10, 1, blocks, n);
                     assert!(sparse * 2.0 < dense_ns(tier, m, k, n), "{tier} {m}x{k} n {n}");
                 }
             }

@@ -258,6 +258,10 @@ impl Run {
         let scratch = (panel_len + chain.scratch()) * size_of::<f32>();
         let (name, reason, flops, bytes) = (chain.name(), chain.reason(), chain.flops(), chain.bytes());
         let columns = (to.n * to.plane) as f64;
+        let moved = from.n * from.channels * from.pitch
+            + to.n * to.channels * to.pitch * if self.residual { 2 } else { 1 };
+        let gathered = if direct { 0 } else { matrix.k() };
+        let estimate = chain.estimate(strips, to.n * groups, gathered, moved * size_of::<f32>());
         let mut step = Step::new(name, move |frame: &Frame<'_>| {
             let x = frame.input::<f32>(0).as_ptr();
             let residual = if self.residual { frame.input::<f32>(3).as_ptr() } else { std::ptr::null() };
@@ -325,6 +329,7 @@ impl Run {
             });
         });
         step.reason = reason;
+        step.estimate = estimate;
         step.scratch = scratch;
         step.flops = flops * columns;
         step.weight_bytes = bytes;
