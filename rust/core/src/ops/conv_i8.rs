@@ -5,13 +5,14 @@
 use super::conv::{Geometry, Runs};
 use super::frame::Shared;
 use super::integer::{self, Quantized};
-use super::product::{Parts, cut};
+use super::product::{Parts, cut, cut_rows};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::{Result, ensure};
 use crate::isa::Tier;
 use crate::kernels::pack::{self, Fill, LANES_U8, Taps};
 use crate::kernels::strip_i8::{LANES, NR, StripI8};
 use crate::kernels::{depthwise_i8, gemm_i8, pick, spmm_i8};
+use crate::pool::split;
 use crate::tensor::{DType, Meta, Planes};
 use crate::weight::{Plain, QUAD, Structure};
 use serde::{Deserialize, Serialize};
@@ -155,7 +156,19 @@ impl ConvI8 {
             if matches!(form, Form::Dense(_)) { matrix.k().next_multiple_of(QUAD) * NR } else { 0 };
         // Rows are read over whole strips by a sparse kernel, which the end of the last plane may not have.
         let in_place = direct && (matches!(form, Form::Dense(_)) || from.pitch.is_multiple_of(NR));
-        let (strips, rows) = cut(to.plane, to.n * groups, m, NR, site.threads, Parts::Copy);
+        let (strips, rows) = if let Form::Dense(_) = form {
+            cut(to.plane, to.n * groups, m, NR, site.threads, Parts::Copy)
+        } else {
+            // A sparse kernel takes as long for a few columns less than NR, so only the last strip may have them.
+            let strips = split(to.plane, to.plane.div_ceil(NR), NR);
+            let parts = if in_place { Parts::Free } else { Parts::Copy };
+            (strips, cut_rows(m, strips.len() * to.n * groups, site.threads, parts))
+        };
+        // It is at its best with NR columns, where the gap after the planes has room for them.
+        let fills_gap = matches!(form, Form::Sparse(_))
+            && size == 1
+            && to.pitch.is_multiple_of(NR)
+            && residual_pitch.is_multiple_of(NR);
         let stored_values = if let Form::Sparse(_) = form { matrix.nnz() } else { matrix.m() * matrix.k() };
         let (flops, bytes) = (2.0 * stored_values as f64 * (to.n * to.plane) as f64, matrix.bytes());
         let mut step = Step::new(form.name(), move |frame: &Frame<'_>| {
@@ -167,11 +180,11 @@ impl ConvI8 {
                 let (item, strip) = (item / strips.len(), item % strips.len());
                 let (image, group) = (item / groups, item % groups);
                 let (p0, p1) = strips.at(strip);
-                let n = p1 - p0;
+                let n = if fills_gap && p1 - p0 > NR / 2 { NR } else { p1 - p0 };
                 let planes = x.get().wrapping_add((image * from.channels + group * depth) * from.pitch);
                 let panel = frame.scratch_ptr::<u8>(worker);
                 let plain = panel.wrapping_add(panel_len);
-                let seen = (!in_place).then(|| Taps::new(&window, (p0, n), LANES_U8));
+                let seen = (!in_place).then(|| Taps::new(&window, (p0, p1 - p0), LANES_U8));
                 for c0 in (0..depth).step_by(channels_at_once.max(1)) {
                     let channels = channels_at_once.min(depth - c0);
                     let first = planes.wrapping_add(c0 * from.pitch);

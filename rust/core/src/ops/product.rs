@@ -442,11 +442,15 @@ pub(super) fn cut(
         }
     }
     let strips = split(columns, strips, LANES);
-    let regions = strips.len() * strips_beside;
+    (strips, cut_rows(m, strips.len() * strips_beside, threads, parts))
+}
+
+/// Parts of the rows of each of so many regions.
+pub(super) fn cut_rows(m: usize, regions: usize, threads: usize, parts: Parts) -> Ranges {
     let want = match (threads, parts) {
         (1, _) => 1,
         (_, Parts::Free) => (4 * threads).div_ceil(regions.max(1)),
         (_, Parts::Copy | Parts::Recompute) => threads.div_ceil(regions.max(1)),
     };
-    (strips, split(m, want.min(m.div_ceil(4 * TILE)), TILE))
+    split(m, want.min(m.div_ceil(4 * TILE)), TILE)
 }

@@ -80,7 +80,9 @@ fn add(a: Vector, b: Vector) -> Vector {
 #[target_feature(enable = "neon")]
 fn fetch(line: *const f32) {
     // SAFETY: a prefetch faults at no address and changes no state but the caches'.
-    unsafe { std::arch::asm!("prfm pldl1keep, [{line}]", line = in(reg) line, options(nostack, preserves_flags, readonly)) };
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{line}]", line = in(reg) line, options(nostack, preserves_flags, readonly))
+    };
 }
 
 /// `fmax` and `fmin` give NaN for a NaN.

@@ -4,22 +4,48 @@
 //! panel would have held: four depths of a column side by side. Unpacking works within 128-bit lanes, so lane `l` of
 //! sum `i` holds columns `16 l + 4 i ..`; sums stay in that order until the tier stores them.
 
-use std::arch::x86_64::{__m256i, _mm256_permute2x128_si256};
+#![allow(unsafe_code, reason = "asks for cache lines")]
 
-/// The `odd` first non-zeros of a row, fewer than four, as four: indices, and values as the 32 bits that are broadcast.
-/// What pads them has the value 0 and an index of the row.
+use std::arch::x86_64::{__m256i, _MM_HINT_T0, _mm_prefetch, _mm256_permute2x128_si256};
+
+use crate::kernels::strip_i8::{NR, Output, StripI8, word};
+use crate::weight::SparseRows;
+
+/// Fewer than four non-zeros, the last of a part, as four: what pads them has the value 0 and an index of theirs.
+#[cold]
+fn padded(indices: &[u8], values: &[i8]) -> ([u8; 4], [i8; 4]) {
+    let at = |i: usize| i.min(indices.len() - 1);
+    (std::array::from_fn(|i| indices[at(i)]), std::array::from_fn(|i| values.get(i).copied().unwrap_or(0)))
+}
+
+/// The next `odd` non-zeros, one to three, as four: indices, and values as the 32 bits that are broadcast. What follows
+/// them is of the same block, and counts for nothing.
 #[inline]
-pub(super) fn first(indices: &[u8], values: &[i8], odd: usize) -> ([u8; 4], i32) {
-    if let (Some(&indices), Some(&w)) = (indices.first_chunk(), values.first_chunk::<4>()) {
-        (indices, bytemuck::cast::<_, i32>(w) & !(!0 << (8 * odd)))
-    } else {
-        let index = |i: usize| indices[if i < odd { i } else { 0 }];
-        let w = |i: usize| if i < odd { values[i] } else { 0 };
-        (std::array::from_fn(index), bytemuck::cast([w(0), w(1), w(2), 0]))
+pub(super) fn rest(indices: &[u8], values: &[i8], odd: usize) -> ([u8; 4], i32) {
+    let (indices, values) = match (indices.first_chunk(), values.first_chunk()) {
+        (Some(&indices), Some(&values)) => (indices, values),
+        _ => padded(indices, values),
+    };
+    (indices, word(values) & !(!0 << (8 * odd)))
+}
+
+/// Asks for what the next strip will read and write of row `r`, and of the panel where it is the activation itself: lines
+/// of pages of their own, which no prefetcher of the processor follows.
+#[inline]
+pub(super) fn ask(s: &StripI8<'_, SparseRows<'_, i8>>, r: usize) {
+    let fetch = |line: *const u8| {
+        // SAFETY: a hint, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
+    };
+    if let Output::U8 { .. } = s.requant.output {
+        fetch(s.out.wrapping_add(r * s.out_stride + NR));
+    }
+    if !s.residual.is_null() {
+        fetch(s.residual.wrapping_add(r * s.residual_stride + NR));
     }
 }
 
-/// Defines `$name(part, column, sums, finish)`: adds a part over the columns, a byte each, that a register holds. `sums` is
+/// Defines `$name(s, part, column, sums, finish)`: adds a part over the columns, a byte each, that a register holds. `sums` is
 /// where earlier blocks left their sums and where these are left, except those of the last block, which go to
 /// `finish(row, sums, at)`, `row` being of the tile and `at` the place in `sums`.
 macro_rules! quad_part {
@@ -33,6 +59,7 @@ macro_rules! quad_part {
         #[target_feature(enable = $features)]
         #[inline(never)]
         unsafe fn $name(
+            s: &StripI8<'_, SparseRows<'_, i8>>,
             part: &Part<'_>,
             column: usize,
             sums: &mut Sums,
@@ -46,7 +73,10 @@ macro_rules! quad_part {
                 let sums: &mut [i32; 4 * WIDTH] = sums[column..].first_chunk_mut().expect("some columns");
                 let sums = sums.as_mut_ptr();
                 let mut acc: [$vector; 4] = match part.start {
-                    Some(start) => [$splat(start[r]); 4],
+                    Some(start) => {
+                        super::quads::ask(s, part.r0 + r);
+                        [$splat(start[r]); 4]
+                    }
                     // SAFETY: four registers of sums lie there.
                     None => std::array::from_fn(|i| unsafe { $load_sums(sums.add(i * WIDTH).cast()) }),
                 };
@@ -65,17 +95,17 @@ macro_rules! quad_part {
                         $dot(acc[3], $high16(b, d), w),
                     ]
                 };
-                let (row, weights);
-                (row, indices) = indices.split_at(count.into());
-                (weights, values) = values.split_at(count.into());
-                let odd = row.len() % 4;
-                if odd > 0 {
-                    let (indices, w) = super::quads::first(row, weights, odd);
-                    acc = add(acc, indices, w);
-                }
-                let quads = row[odd..].as_chunks().0.iter().zip(weights[odd..].as_chunks().0);
+                let whole = usize::from(count) / 4 * 4;
+                let quads = indices[..whole].as_chunks().0.iter().zip(values[..whole].as_chunks().0);
                 for (&indices, &w) in quads {
                     acc = add(acc, indices, word(w));
+                }
+                (indices, values) = (&indices[whole..], &values[whole..]);
+                let odd = usize::from(count) % 4;
+                if odd > 0 {
+                    let (quad, w) = super::quads::rest(indices, values, odd);
+                    acc = add(acc, quad, w);
+                    (indices, values) = (&indices[odd..], &values[odd..]);
                 }
                 if part.last {
                     finish(r, acc, sums);

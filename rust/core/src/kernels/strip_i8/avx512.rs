@@ -34,30 +34,34 @@ pub(in crate::kernels) unsafe fn store_bytes<const IN_ORDER: bool, W>(
     let mut y = sums.map(|sum| _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale), bias));
     if let Some(residual) = s.requant.residual {
         let scale = _mm512_set1_ps(residual.scale);
-        let zero_point = _mm512_set1_epi32(residual.zero_point.into());
+        // Bytes over the exponent of 2²³ are 2²³ more than themselves; the difference is exact.
+        let exponent = _mm512_set1_epi16(0x4b00);
+        let zero_point = _mm512_set1_ps(8_388_608.0 + f32::from(residual.zero_point));
         // SAFETY: the strip has the row and these columns.
         let q = order(unsafe { _mm512_loadu_si512(s.residual.add(r * s.residual_stride).cast()) });
         let zero = _mm512_setzero_si512();
         let (low, high) = (_mm512_unpacklo_epi8(q, zero), _mm512_unpackhi_epi8(q, zero));
         let q = [
-            _mm512_unpacklo_epi16(low, zero),
-            _mm512_unpackhi_epi16(low, zero),
-            _mm512_unpacklo_epi16(high, zero),
-            _mm512_unpackhi_epi16(high, zero),
+            _mm512_unpacklo_epi16(low, exponent),
+            _mm512_unpackhi_epi16(low, exponent),
+            _mm512_unpacklo_epi16(high, exponent),
+            _mm512_unpackhi_epi16(high, exponent),
         ];
         for (y, q) in y.iter_mut().zip(q) {
-            let addend = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(q, zero_point)), scale);
+            let addend = _mm512_mul_ps(_mm512_sub_ps(_mm512_castsi512_ps(q), zero_point), scale);
             *y = _mm512_add_ps(*y, addend);
         }
     }
-    let bound = |q: u8| _mm512_set1_ps((i32::from(q) - i32::from(zero_point)) as f32);
-    // In this order of operands a NaN becomes the lower bound.
-    let q = y.map(|y| _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(y, bound(lo)), bound(hi))));
+    let highest = _mm512_set1_ps((i32::from(hi) - i32::from(zero_point)) as f32);
+    // In this order of operands a NaN stays one. It and what is below all integers become the least, packing keeps their
+    // sign, and the lower bound is then that of bytes.
+    let q = y.map(|y| _mm512_cvtps_epi32(_mm512_min_ps(highest, y)));
     let zero_point = _mm512_set1_epi16(zero_point.into());
     let [low, high] =
         [[q[0], q[1]], [q[2], q[3]]].map(|[a, b]| _mm512_add_epi16(_mm512_packs_epi32(a, b), zero_point));
+    let bytes = _mm512_max_epu8(_mm512_packus_epi16(low, high), _mm512_set1_epi8(lo.cast_signed()));
     // SAFETY: the strip has the row and these columns.
-    unsafe { _mm512_storeu_si512(s.out.add(r * s.out_stride).cast(), order(_mm512_packus_epi16(low, high))) };
+    unsafe { _mm512_storeu_si512(s.out.add(r * s.out_stride).cast(), order(bytes)) };
 }
 
 /// [`store_rows`], by way of [`store_bytes`] where it serves.
