@@ -433,10 +433,15 @@ pub(super) fn cut(
     parts: Parts,
 ) -> (Ranges, Ranges) {
     let mut strips = columns.div_ceil(nr);
-    if threads > 1 && (strips * strips_beside > 1 || parts == Parts::Recompute) {
+    if threads > 1 {
         // A few more strips let all threads finish together, so long as each is some vectors wide.
         let even = (strips * strips_beside).next_multiple_of(threads) / strips_beside.min(threads);
-        let narrowest = if parts == Parts::Recompute { LANES } else { 2 * LANES };
+        let narrowest = match (strips * strips_beside, parts) {
+            (_, Parts::Recompute) => LANES,
+            // Rather the rows of a single strip, unless it is wide and they are few.
+            (1, _) => m.max(6 * LANES),
+            _ => 2 * LANES,
+        };
         if columns / even.max(1) >= narrowest {
             strips = strips.max(even);
         }
@@ -447,10 +452,14 @@ pub(super) fn cut(
 
 /// Parts of the rows of each of so many regions.
 pub(super) fn cut_rows(m: usize, regions: usize, threads: usize, parts: Parts) -> Ranges {
+    let regions = regions.max(1);
     let want = match (threads, parts) {
         (1, _) => 1,
-        (_, Parts::Free) => (4 * threads).div_ceil(regions.max(1)),
-        (_, Parts::Copy | Parts::Recompute) => threads.div_ceil(regions.max(1)),
+        (_, Parts::Free) => (4 * threads).div_ceil(regions),
+        (_, Parts::Copy | Parts::Recompute) => threads.div_ceil(regions),
     };
-    split(m, want.min(m.div_ceil(4 * TILE)), TILE)
+    // Parts of two tiles and more, in a number that gives every thread as many.
+    let most = want.min(m / (2 * TILE)).max(1);
+    let rows = (1..=most).rev().find(|parts| (regions * parts).is_multiple_of(threads)).unwrap_or(most);
+    split(m, rows, TILE)
 }

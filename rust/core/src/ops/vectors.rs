@@ -1,7 +1,8 @@
-//! Weights times a few vectors: what `linear` does with a batch of one to eight.
+//! Weights times vectors that lie one after the other: what `linear` does with a batch of up to eight and, where that is
+//! faster, with more.
 //!
-//! There are too few columns for the lanes, so rows of the weight lie there, and the weight is read once, at the speed of
-//! memory. The two factors of a low-rank weight are one step: the vector between lives in scratch.
+//! Rows of the weight lie in the lanes, so vectors are read and written where they are; of few, the weight is read once,
+//! at the speed of memory. The two factors of a low-rank weight are one step: the vectors between live in scratch.
 
 #![allow(unsafe_code, reason = "parts of one output are written by several threads")]
 
@@ -18,8 +19,17 @@ use crate::weight::{Matrix, Number, Structure};
 use half::f16;
 use std::sync::Arc;
 
-/// The most vectors.
-pub(super) const MOST: usize = 8;
+/// The most vectors by a weight of any kind: more fill the lanes.
+const MOST: usize = 8;
+
+/// The most vectors by a dense weight. With 32 registers of sixteen floats its blocks do as much work a load as those of
+/// a strip kernel and need no transposing; of very many vectors, a strip's panel is nearer than the vectors are.
+fn most_dense(tier: Tier) -> usize {
+    match tier {
+        Tier::Avx512 => 256,
+        _ => MOST,
+    }
+}
 
 /// Bytes of a weight below which a second thread costs more than it saves.
 const PART: usize = 256 * 1024;
@@ -47,7 +57,9 @@ struct Factor {
     /// Bytes a call reads.
     bytes: usize,
     /// Ranges of its tiles of rows for the threads.
-    parts: Ranges,
+    rows: Ranges,
+    /// Ranges of the vectors.
+    vectors: Ranges,
 }
 
 fn sparse<T: Number>(
@@ -87,7 +99,7 @@ fn sparse<T: Number>(
 
 impl Factor {
     /// Of a matrix that has kernels for vectors: dense int8 has none.
-    fn new(matrix: &Arc<Matrix>, tier: Tier, threads: usize) -> Result<Option<Factor>> {
+    fn new(matrix: &Arc<Matrix>, n: usize, tier: Tier, threads: usize) -> Result<Option<Factor>> {
         let dense = matches!(matrix.structure(), Structure::Dense(_));
         let (family, tier, form, bytes) = match (dense, matrix.dtype()) {
             (true, DType::Float32) => {
@@ -113,16 +125,21 @@ impl Factor {
             }
         };
         // A few parts a thread, so that one that is late does not keep the others waiting.
-        let parts = if threads == 1 { 1 } else { (bytes / PART).min(4 * threads) };
-        let parts = split(matrix.m().div_ceil(TILE), parts, 1);
-        Ok(Some(Factor { matrix: Arc::clone(matrix), form, name: format!("{family}/{tier}"), bytes, parts }))
+        let parts =
+            if threads == 1 { 1 } else { (bytes.saturating_mul(n.div_ceil(MOST)) / PART).min(4 * threads) };
+        // Of many vectors the threads take some each where all of the weight is near, otherwise some rows.
+        let (tiles, batches) = (matrix.m().div_ceil(TILE), n.div_ceil(gemv_f32::BATCH));
+        let (rows, vectors) =
+            if batches >= parts && bytes <= gemv_f32::NEAR { (1, parts) } else { (parts, 1) };
+        let (rows, vectors) = (split(tiles, rows, 1), split(n, vectors, gemv_f32::BATCH));
+        let name = format!("{family}/{tier}");
+        Ok(Some(Factor { matrix: Arc::clone(matrix), form, name, bytes, rows, vectors }))
     }
 
     /// Computes the product of all vectors.
     fn run(
         &self,
         frame: &Frame<'_>,
-        n: usize,
         x: Shared<f32>,
         out: Shared<f32>,
         residual: Shared<f32>,
@@ -130,12 +147,18 @@ impl Factor {
     ) {
         let (m, k) = (self.matrix.m(), self.matrix.k());
         let epilogue = Epilogue { scale: self.matrix.scales(), ..epilogue };
-        frame.pool.run(self.parts.len(), &|item, _| {
-            let tiles = self.parts.at(item);
-            let rows = (tiles.0 * TILE, (tiles.1 * TILE).min(m));
-            let (x, out, residual) = (x.get().cast_const(), out.get(), residual.get().cast_const());
+        frame.pool.run(self.rows.len() * self.vectors.len(), &|item, _| {
+            let (tiles, (first, last)) =
+                (self.rows.at(item % self.rows.len()), self.vectors.at(item / self.rows.len()));
+            let (rows, n) = ((tiles.0 * TILE, (tiles.1 * TILE).min(m)), last - first);
+            let (x, out, add) = (
+                x.get().wrapping_add(first * k).cast_const(),
+                out.get().wrapping_add(first * m),
+                residual.get(),
+            );
+            let residual = if add.is_null() { add } else { add.wrapping_add(first * m) }.cast_const();
             // SAFETY: `pick` found the tier's token; `x`, `out` and `residual` are `n` vectors of `k` and `m` elements; scale and
-            // bias have `m`; each part has tiles of its own.
+            // bias have `m`; each part has tiles, or vectors, of its own.
             unsafe {
                 match &self.form {
                     Form::DenseF32(run) => {
@@ -208,16 +231,18 @@ pub(super) struct Vectors {
 impl Vectors {
     /// Of a weight and number of vectors for which there are kernels.
     pub(super) fn new(matrix: &Arc<Matrix>, n: usize, tier: Tier, threads: usize) -> Result<Option<Vectors>> {
-        if !(1..=MOST).contains(&n) {
-            return Ok(None);
-        }
         let parts = match matrix.structure() {
             Structure::LowRank { u, v } => vec![v, u],
             _ => vec![matrix],
         };
+        let dense = parts.iter().all(|part| matches!(part.structure(), Structure::Dense(_)));
+        let most = if dense { most_dense(pick(gemv_f32::TABLE_F32, tier).0) } else { MOST };
+        if !(1..=most).contains(&n) {
+            return Ok(None);
+        }
         let factors = parts
             .into_iter()
-            .map(|part| Factor::new(part, tier, threads))
+            .map(|part| Factor::new(part, n, tier, threads))
             .collect::<Result<Option<Vec<_>>>>()?;
         Ok(factors.map(|factors| Vectors { factors, n }))
     }
@@ -276,11 +301,11 @@ impl Vectors {
         let residual = Shared(residual.map_or(std::ptr::null_mut(), |residual| residual.as_ptr().cast_mut()));
         let epilogue = Epilogue { scale: None, bias, clamp };
         match &*self.factors {
-            [only] => only.run(frame, self.n, x, out, residual, epilogue),
+            [only] => only.run(frame, x, out, residual, epilogue),
             [v, u] => {
                 let between = Shared(frame.scratch_ptr::<f32>(0));
-                v.run(frame, self.n, x, between, Shared(std::ptr::null_mut()), Epilogue::NONE);
-                u.run(frame, self.n, between, out, residual, epilogue);
+                v.run(frame, x, between, Shared(std::ptr::null_mut()), Epilogue::NONE);
+                u.run(frame, between, out, residual, epilogue);
             }
             _ => unreachable!("a weight has one factor or two"),
         }

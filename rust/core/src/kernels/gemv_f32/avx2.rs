@@ -45,6 +45,9 @@ pub(super) fn get<W: Weight>() -> Option<Run<W>> {
     Avx2::detect().map(|_| run as Run<W>)
 }
 
+/// # Safety
+/// As for [`Run`].
+#[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn run<W: Weight>(g: &Gemv<'_, W>) {
     let blocks: Blocks<W> = const {
         &[

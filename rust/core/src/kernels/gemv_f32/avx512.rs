@@ -43,17 +43,20 @@ pub(super) fn get<W: Weight>() -> Option<Run<W>> {
     Avx512::detect().map(|_| run as Run<W>)
 }
 
+/// # Safety
+/// As for [`Run`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
 unsafe fn run<W: Weight>(g: &Gemv<'_, W>) {
     let blocks: Blocks<W> = const {
         &[
-            &[(8, block::<W, 1, 8>), (4, block::<W, 1, 4>), (1, block::<W, 1, 1>)],
-            &[(4, block::<W, 2, 4>), (1, block::<W, 2, 1>)],
-            &[(4, block::<W, 3, 4>), (1, block::<W, 3, 1>)],
-            &[(4, block::<W, 4, 4>), (1, block::<W, 4, 1>)],
-            &[(2, block::<W, 5, 2>), (1, block::<W, 5, 1>)],
-            &[(2, block::<W, 6, 2>), (1, block::<W, 6, 1>)],
-            &[(2, block::<W, 7, 2>), (1, block::<W, 7, 1>)],
-            &[(2, block::<W, 8, 2>), (1, block::<W, 8, 1>)],
+            &[(8, block::<W, 1, 8>), (4, block::<W, 1, 4>), (2, block::<W, 1, 2>), (1, block::<W, 1, 1>)],
+            &[(8, block::<W, 2, 8>), (4, block::<W, 2, 4>), (2, block::<W, 2, 2>), (1, block::<W, 2, 1>)],
+            &[(4, block::<W, 3, 4>), (2, block::<W, 3, 2>), (1, block::<W, 3, 1>)],
+            &[(4, block::<W, 4, 4>), (2, block::<W, 4, 2>), (1, block::<W, 4, 1>)],
+            &[(4, block::<W, 5, 4>), (2, block::<W, 5, 2>), (1, block::<W, 5, 1>)],
+            &[(4, block::<W, 6, 4>), (2, block::<W, 6, 2>), (1, block::<W, 6, 1>)],
+            &[(3, block::<W, 7, 3>), (2, block::<W, 7, 2>), (1, block::<W, 7, 1>)],
+            &[(3, block::<W, 8, 3>), (2, block::<W, 8, 2>), (1, block::<W, 8, 1>)],
         ]
     };
     // SAFETY: the caller's; it holds the token, which `get` found.

@@ -1,8 +1,9 @@
-//! float32 or float16 weights times a few float32 vectors: `out[v][r] = epilogue(Σ_k W[r][k] · x[v][k])`, `v < n ≤ 8`.
+//! float32 or float16 weights times float32 vectors: `out[v][r] = epilogue(Σ_k W[r][k] · x[v][k])`, `v < n`.
 //!
-//! So few vectors leave the weights to be streamed once, at the speed of memory: rows lie in the lanes, sixteen to a tile,
-//! and each weight that is loaded serves every vector. A tier brings *register blocks*, some tiles by some vectors, and
-//! `walk` lays them over the product.
+//! Vectors and products lie one after the other, as tokens do and the rows of a batch. Rows of the weight lie in the
+//! lanes, sixteen to a tile, and each weight that is loaded serves up to [`BATCH`] vectors: of so few the weights are
+//! streamed once, at the speed of memory; of many a group of tiles stays in the second-level cache meanwhile. A tier
+//! brings *register blocks*, some tiles by some vectors, and `walk` lays them over the product.
 //!
 //! A sum goes through `k` in order within a block of `DEPTH`, and blocks are added in order: its bits depend neither on
 //! the number of vectors nor on how rows are cut. Unlike a strip kernel, these touch nothing past a vector's end.
@@ -26,10 +27,10 @@ mod avx512;
 mod neon;
 mod scalar;
 
-/// Most vectors of one call.
-pub const VECTORS: usize = 8;
+/// Most vectors that a weight serves once it is loaded.
+pub const BATCH: usize = 8;
 
-/// One call: some rows of a weight times a few vectors.
+/// One call: some rows of a weight times some vectors.
 #[derive(Clone, Copy, Debug)]
 pub struct Gemv<'a, T> {
     /// The weight, `(m, k)`.
@@ -40,7 +41,7 @@ pub struct Gemv<'a, T> {
     pub x: *const f32,
     /// Elements from one vector to the next.
     pub x_stride: usize,
-    /// Vectors, `1..=`[`VECTORS`].
+    /// Vectors.
     pub n: usize,
     /// The first vector's product, `m` elements (row 0, not `rows.0`).
     pub out: *mut f32,
@@ -84,8 +85,14 @@ pub static TABLE_F16: &[Impl<Run<f16>>] = &[
 /// Depth that is summed in one go: that of a strip kernel's block, so that long sums are as accurate here as there.
 const DEPTH: usize = 256;
 
-/// Tiles whose sums are kept at once.
+/// Most tiles whose sums are kept at once.
 const GROUP: usize = 8;
+
+/// Fewest tiles of a group of a deep weight, so that each element of a vector serves as many.
+const LEAST: usize = 6;
+
+/// Bytes of weights that stay in the second-level cache while all vectors pass.
+pub const NEAR: usize = 512 * 1024;
 
 /// The sums of one vector with a group of tiles.
 type Sums = [[f32; TILE]; GROUP];
@@ -110,59 +117,87 @@ type Block<T> = unsafe fn(&Part<T>, sums: &mut [Sums], t: usize);
 /// single one.
 type Blocks<T> = &'static [&'static [(usize, Block<T>)]];
 
-/// Lays a tier's blocks over a product.
+/// Lays a tier's blocks over a product. Inlined, so that what is done to sums is compiled for the tier as well.
 ///
 /// # Safety
 /// As for [`Run`], for the tier the blocks are written for.
+#[inline(always)]
 unsafe fn walk<T>(g: &Gemv<'_, T>, blocks: Blocks<T>) {
     let k = g.weight.k();
-    // As few passes over a group's weights as the blocks allow, of as equal numbers of vectors.
-    let passes = g.n.div_ceil(blocks.len());
-    for start in (g.rows.0..g.rows.1).step_by(GROUP * TILE) {
-        let end = g.rows.1.min(start + GROUP * TILE);
+    let group =
+        if g.n <= BATCH { GROUP } else { (NEAR / (k.max(1) * TILE * size_of::<T>())).clamp(LEAST, GROUP) };
+    let batches = g.n.div_ceil(BATCH);
+    for start in (g.rows.0..g.rows.1).step_by(group * TILE) {
+        let end = g.rows.1.min(start + group * TILE);
         let tiles = (end - start).div_ceil(TILE);
         let weights = &g.weight.values()[start * k..][..tiles * TILE * k];
-        let mut sums = [[[0.0; TILE]; GROUP]; VECTORS];
-        for k0 in (0..k).step_by(DEPTH) {
-            for pass in 0..passes {
-                let (from, to) = (pass * g.n / passes, (pass + 1) * g.n / passes);
-                let mut t = 0;
-                while t < tiles {
-                    let &(width, block) = blocks[to - from - 1]
-                        .iter()
-                        .find(|&&(width, _)| width <= tiles - t)
-                        .expect("blocks go down to a single tile");
-                    let part = Part {
-                        weights: weights[(t * k + k0) * TILE..].as_ptr(),
-                        tile_stride: k * TILE,
-                        x: g.x.wrapping_add(from * g.x_stride + k0),
-                        x_stride: g.x_stride,
-                        depth: DEPTH.min(k - k0),
-                    };
-                    // SAFETY: the caller's; `width` tiles from `t` are in the group, whose weights are all there, and
-                    // `depth` elements from `k0` are in each vector.
-                    unsafe { block(&part, &mut sums[from..to], t) };
-                    t += width;
+        for batch in 0..batches {
+            let (first, last) = (batch * g.n / batches, (batch + 1) * g.n / batches);
+            // As few passes over a block of the weights as there are blocks for, of as equal numbers of vectors.
+            let n = last - first;
+            let passes = n.div_ceil(blocks.len());
+            let mut sums = [[[0.0; TILE]; GROUP]; BATCH];
+            for k0 in (0..k).step_by(DEPTH) {
+                for pass in 0..passes {
+                    let (from, to) = (pass * n / passes, (pass + 1) * n / passes);
+                    let mut t = 0;
+                    while t < tiles {
+                        let &(width, block) = blocks[to - from - 1]
+                            .iter()
+                            .find(|&&(width, _)| width <= tiles - t)
+                            .expect("blocks go down to a single tile");
+                        let part = Part {
+                            weights: weights[(t * k + k0) * TILE..].as_ptr(),
+                            tile_stride: k * TILE,
+                            x: g.x.wrapping_add((first + from) * g.x_stride + k0),
+                            x_stride: g.x_stride,
+                            depth: DEPTH.min(k - k0),
+                        };
+                        // SAFETY: the caller's; `width` tiles from `t` are in the group, whose weights are all there,
+                        // and `depth` elements from `k0` are in each vector.
+                        unsafe { block(&part, &mut sums[from..to], t) };
+                        t += width;
+                    }
                 }
             }
-        }
-        for (v, sums) in sums.iter().enumerate().take(g.n) {
-            for (r, &sum) in (start..end).zip(sums.as_flattened()) {
-                let at = v * g.out_stride + r;
-                let mut y = sum * g.epilogue.scale.map_or(1.0, |scale| scale[r])
-                    + g.epilogue.bias.map_or(0.0, |bias| bias[r]);
-                if !g.residual.is_null() {
-                    // SAFETY: a residual has the products' shape.
-                    y += unsafe { *g.residual.add(at) };
-                }
-                // Comparisons that a NaN fails, so that it stays.
-                let [lo, hi] = g.epilogue.clamp;
-                y = if y < lo { lo } else { y };
-                y = if y > hi { hi } else { y };
-                // SAFETY: row `r` of product `v` is the caller's to write.
-                unsafe { *g.out.add(at) = y };
+            for (v, sums) in (first..last).zip(&mut sums) {
+                // SAFETY: the caller's; rows `start..end` of product `v` are its to write.
+                unsafe { finish(g, v, (start, end), &mut sums.as_flattened_mut()[..end - start]) };
             }
         }
+    }
+}
+
+/// Applies the epilogue to sums of vector `v` and stores them as rows `start..end` of its product.
+///
+/// # Safety
+/// As for [`Run`]; there is a sum for each row.
+#[inline(always)]
+unsafe fn finish<T>(g: &Gemv<'_, T>, v: usize, (start, end): (usize, usize), sums: &mut [f32]) {
+    if let Some(scale) = g.epilogue.scale {
+        for (sum, scale) in sums.iter_mut().zip(&scale[start..end]) {
+            *sum *= scale;
+        }
+    }
+    if let Some(bias) = g.epilogue.bias {
+        for (sum, bias) in sums.iter_mut().zip(&bias[start..end]) {
+            *sum += bias;
+        }
+    }
+    let at = v * g.out_stride + start;
+    if !g.residual.is_null() {
+        for (i, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: a residual has the products' shape.
+            *sum += unsafe { *g.residual.add(at + i) };
+        }
+    }
+    let [lo, hi] = g.epilogue.clamp;
+    for (i, &sum) in sums.iter().enumerate() {
+        // Comparisons that a NaN fails, so that it stays.
+        let y = if sum < lo { lo } else { sum };
+        let y = if y > hi { hi } else { y };
+        // SAFETY: the row is the caller's to write.
+        unsafe { *g.out.add(at + i) = y };
     }
 }
 

@@ -57,6 +57,9 @@ pub(super) fn get<W: Weight>() -> Option<Run<W>> {
     Neon::detect().map(|_| run as Run<W>)
 }
 
+/// # Safety
+/// As for [`Run`].
+#[target_feature(enable = "neon")]
 unsafe fn run<W: Weight>(g: &Gemv<'_, W>) {
     let blocks: Blocks<W> = const {
         &[

@@ -20,7 +20,7 @@ unsafe fn run(s: &StripI8<'_, SparseRows<'_, i8>>) {
     unsafe {
         parts(s, |part, sums| {
             for column in (0..s.n).step_by(NR / 2) {
-                half(s, part, column, sums, |_, sums, at| at.cast::<[__m256i; 4]>().write(in_order(sums)));
+                half(part, column, sums, |_, sums, at| at.cast::<[__m256i; 4]>().write(in_order(sums)));
             }
             if part.last {
                 store_rows(s, part.r0, &sums.0[..part.counts.len()]);

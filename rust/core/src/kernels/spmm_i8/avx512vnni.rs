@@ -26,11 +26,11 @@ unsafe fn run(s: &StripI8<'_, SparseRows<'_, i8>>) {
         };
         if is_whole(s) {
             parts(s, |part, sums| {
-                whole(s, part, 0, sums, |r, sums, _| store_bytes::<false, _>(s, part.r0 + r, sums));
+                whole(part, 0, sums, |r, sums, _| store_bytes::<false, _>(s, part.r0 + r, sums));
             });
         } else if s.n > NR / 2 {
             parts(s, |part, sums| {
-                whole(s, part, 0, sums, |_, sums, at| {
+                whole(part, 0, sums, |_, sums, at| {
                     for (i, sums) in sums.into_iter().enumerate() {
                         let lanes: [[i32; 4]; 4] = std::mem::transmute(sums);
                         for (l, lane) in lanes.into_iter().enumerate() {
@@ -42,7 +42,7 @@ unsafe fn run(s: &StripI8<'_, SparseRows<'_, i8>>) {
             });
         } else {
             parts(s, |part, sums| {
-                half(s, part, 0, sums, |_, sums, at| at.cast::<[__m256i; 4]>().write(in_order(sums)));
+                half(part, 0, sums, |_, sums, at| at.cast::<[__m256i; 4]>().write(in_order(sums)));
                 store(part, sums);
             });
         }

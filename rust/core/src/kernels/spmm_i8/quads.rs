@@ -4,12 +4,9 @@
 //! panel would have held: four depths of a column side by side. Unpacking works within 128-bit lanes, so lane `l` of
 //! sum `i` holds columns `16 l + 4 i ..`; sums stay in that order until the tier stores them.
 
-#![allow(unsafe_code, reason = "asks for cache lines")]
+use std::arch::x86_64::{__m256i, _mm256_permute2x128_si256};
 
-use std::arch::x86_64::{__m256i, _MM_HINT_T0, _mm_prefetch, _mm256_permute2x128_si256};
-
-use crate::kernels::strip_i8::{NR, Output, StripI8, word};
-use crate::weight::SparseRows;
+use crate::kernels::strip_i8::word;
 
 /// Fewer than four non-zeros, the last of a part, as four: what pads them has the value 0 and an index of theirs.
 #[cold]
@@ -29,23 +26,7 @@ pub(super) fn rest(indices: &[u8], values: &[i8], odd: usize) -> ([u8; 4], i32) 
     (indices, word(values) & !(!0 << (8 * odd)))
 }
 
-/// Asks for what the next strip will read and write of row `r`, and of the panel where it is the activation itself: lines
-/// of pages of their own, which no prefetcher of the processor follows.
-#[inline]
-pub(super) fn ask(s: &StripI8<'_, SparseRows<'_, i8>>, r: usize) {
-    let fetch = |line: *const u8| {
-        // SAFETY: a hint, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
-    };
-    if let Output::U8 { .. } = s.requant.output {
-        fetch(s.out.wrapping_add(r * s.out_stride + NR));
-    }
-    if !s.residual.is_null() {
-        fetch(s.residual.wrapping_add(r * s.residual_stride + NR));
-    }
-}
-
-/// Defines `$name(s, part, column, sums, finish)`: adds a part over the columns, a byte each, that a register holds. `sums` is
+/// Defines `$name(part, column, sums, finish)`: adds a part over the columns, a byte each, that a register holds. `sums` is
 /// where earlier blocks left their sums and where these are left, except those of the last block, which go to
 /// `finish(row, sums, at)`, `row` being of the tile and `at` the place in `sums`.
 macro_rules! quad_part {
@@ -59,7 +40,6 @@ macro_rules! quad_part {
         #[target_feature(enable = $features)]
         #[inline(never)]
         unsafe fn $name(
-            s: &StripI8<'_, SparseRows<'_, i8>>,
             part: &Part<'_>,
             column: usize,
             sums: &mut Sums,
@@ -73,10 +53,7 @@ macro_rules! quad_part {
                 let sums: &mut [i32; 4 * WIDTH] = sums[column..].first_chunk_mut().expect("some columns");
                 let sums = sums.as_mut_ptr();
                 let mut acc: [$vector; 4] = match part.start {
-                    Some(start) => {
-                        super::quads::ask(s, part.r0 + r);
-                        [$splat(start[r]); 4]
-                    }
+                    Some(start) => [$splat(start[r]); 4],
                     // SAFETY: four registers of sums lie there.
                     None => std::array::from_fn(|i| unsafe { $load_sums(sums.add(i * WIDTH).cast()) }),
                 };
