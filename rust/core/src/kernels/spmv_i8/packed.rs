@@ -65,15 +65,16 @@ impl Packed {
                     advances.push(advance as u8);
                     let first = at.min(k.saturating_sub(WINDOW));
                     let mut line = [[[0; STEP]; TILE]; 2];
-                    for (lane, (_, row)) in tile.iter_mut().enumerate() {
-                        for i in 0..STEP {
+                    let [columns, values] = &mut line;
+                    for ((_, row), places) in tile.iter_mut().zip(columns.iter_mut().zip(values)) {
+                        for (to_column, to_value) in places.0.iter_mut().zip(places.1) {
                             let Some((column, value)) =
                                 row.pop_if(|&mut (column, _)| column < first + WINDOW)
                             else {
                                 break;
                             };
-                            line[0][lane][i] = (column - first) as u8;
-                            line[1][lane][i] = value.cast_unsigned();
+                            *to_column = (column - first) as u8;
+                            *to_value = value.cast_unsigned();
                         }
                     }
                     lines.push(line);
