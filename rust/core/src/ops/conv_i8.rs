@@ -5,16 +5,18 @@
 use super::conv::{Geometry, Runs};
 use super::frame::Shared;
 use super::integer::{self, Quantized};
-use super::product::{Parts, cut};
+use super::product::{Parts, cut, cut_rows};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::Result;
 use crate::isa::Tier;
 use crate::kernels::gemm_i8::Blocks;
 use crate::kernels::pack::{self, Fill, Gather, LANES_U8, RunGather, Taps};
+use crate::kernels::spmm_i8::cost;
 use crate::kernels::strip_i8::{DEPTH, LANES, NR, Pack, StripI8};
 use crate::kernels::{depthwise_i8, gemm_i8, pick, spmm_i8};
+use crate::pool::split;
 use crate::tensor::{DType, Meta, Planes};
-use crate::weight::{Plain, Structure};
+use crate::weight::{Matrix, Plain, Structure};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -110,24 +112,41 @@ impl ConvI8 {
         let taps = window.kernel()[0] * window.kernel()[1];
         let stored = integer::matrix(&site.args)?;
         let epilogue = self.quantized.epilogue(site, &integer::row_sums(stored))?;
-        let form = match stored.structure() {
-            Structure::Dense(_) => match pick(gemm_i8::TABLE, site.tier) {
-                (tier, gemm_i8::Kernel::Tiles(kernel)) => Form::Tiles(tier, kernel),
+        let direct = self.geometry.is_pointwise();
+        let (dense, reason) =
+            prefers_dense(stored, to.plane, site.tier, direct && from.pitch.is_multiple_of(NR));
+        let mut matrix = Arc::clone(stored);
+        let form = if dense {
+            match pick(gemm_i8::TABLE, site.tier) {
+                (tier, gemm_i8::Kernel::Tiles(kernel)) => {
+                    matrix = stored.to_dense()?;
+                    Form::Tiles(tier, kernel)
+                }
                 (tier, gemm_i8::Kernel::Blocks(kernel)) => {
                     let blocks = stored.form("gemm_i8", |matrix| {
-                        let groups = (0..groups).map(|group| Blocks::new(&matrix.tiles_i8(group)));
+                        let filled;
+                        let dense = if let Structure::Dense(_) = matrix.structure() {
+                            matrix
+                        } else {
+                            filled = Matrix::dense(
+                                (matrix.m(), matrix.k(), groups),
+                                &matrix.to_rows::<i8>(),
+                                None,
+                            )?;
+                            &filled
+                        };
+                        let groups = (0..groups).map(|group| Blocks::new(&dense.tiles_i8(group)));
                         let blocks: Vec<_> = groups.collect();
                         let bytes = blocks.iter().map(Blocks::bytes).sum();
                         Ok((blocks, bytes))
                     })?;
                     Form::Blocks(tier, kernel, blocks)
                 }
-            },
-            _ => Form::Sparse(pick(spmm_i8::TABLE, site.tier)),
+            }
+        } else {
+            Form::Sparse(pick(spmm_i8::TABLE, site.tier))
         };
-        let matrix = Arc::clone(stored);
         let (_, fill) = pick(pack::TABLE_U8, site.tier);
-        let direct = self.geometry.is_pointwise();
         let zero_point = self.quantized.x_zero_point;
         let size = out.dtype.size();
         let pack = form.pack();
@@ -136,9 +155,23 @@ impl ConvI8 {
         let panel_len = if pack.is_some() { matrix.k().next_multiple_of(DEPTH) * NR } else { 0 };
         // Rows are read over whole strips by a sparse kernel, which the end of the last plane may not have.
         let in_place = direct && (pack.is_some() || from.pitch.is_multiple_of(NR));
-        let (strips, rows) = cut(to.plane, to.n * groups, m, NR, site.threads, Parts::Copy);
+        let (strips, rows) = if pack.is_some() {
+            cut(to.plane, to.n * groups, m, NR, site.threads, Parts::Copy)
+        } else {
+            // A sparse kernel takes as long for a few columns less than NR, so only the last strip may have them.
+            let strips = split(to.plane, to.plane.div_ceil(NR), NR);
+            let parts = if in_place { Parts::Free } else { Parts::Copy };
+            (strips, cut_rows(m, strips.len() * to.n * groups, site.threads, parts))
+        };
+        // It is at its best with NR columns, where the gap after the planes has room for them.
+        let fills_gap =
+            pack.is_none() && size == 1 && to.pitch.is_multiple_of(NR) && residual_pitch.is_multiple_of(NR);
         let stored_values = if let Form::Sparse(_) = form { matrix.nnz() } else { matrix.m() * matrix.k() };
-        let (flops, bytes) = (2.0 * stored_values as f64 * (to.n * to.plane) as f64, matrix.bytes());
+        let flops = 2.0 * stored_values as f64 * (to.n * to.plane) as f64;
+        let bytes = match &form {
+            Form::Blocks(_, _, blocks) => blocks.iter().map(Blocks::bytes).sum(),
+            Form::Tiles(..) | Form::Sparse(_) => matrix.bytes(),
+        };
         let mut step = Step::new(form.name(), move |frame: &Frame<'_>| {
             let x = Shared(frame.input::<u8>(0).as_ptr().cast_mut());
             let residual = epilogue.residual.map(|_| Shared(frame.input::<u8>(4).as_ptr().cast_mut()));
@@ -148,11 +181,11 @@ impl ConvI8 {
                 let (item, strip) = (item / strips.len(), item % strips.len());
                 let (image, group) = (item / groups, item % groups);
                 let (p0, p1) = strips.at(strip);
-                let n = p1 - p0;
+                let n = if fills_gap && p1 - p0 > NR / 2 { NR } else { p1 - p0 };
                 let planes = x.get().wrapping_add((image * from.channels + group * depth) * from.pitch);
                 let panel = frame.scratch_ptr::<u8>(worker);
                 let plain = panel.wrapping_add(panel_len);
-                let seen = (!in_place).then(|| Taps::new(&window, (p0, n), LANES_U8));
+                let seen = (!in_place).then(|| Taps::new(&window, (p0, p1 - p0), LANES_U8));
                 if let Some((_, Some(gather))) = pack {
                     let call = Gather {
                         taps: seen.as_ref(),
@@ -241,9 +274,25 @@ impl ConvI8 {
         step.scratch = panel_len + if in_place { 0 } else { channels_at_once * taps * NR };
         step.flops = flops;
         step.weight_bytes = bytes;
+        step.reason = reason;
         debug_assert!(to.pitch.is_multiple_of(LANES));
         Ok(step.into())
     }
+}
+
+/// Whether to compute a matrix dense, and why, where it is stored sparse.
+fn prefers_dense(matrix: &Matrix, columns: usize, tier: Tier, in_place: bool) -> (bool, String) {
+    let Structure::Sparse(sparse) = matrix.structure() else { return (true, String::new()) };
+    let (m, k, nnz) = (matrix.m(), matrix.k(), matrix.nnz());
+    // What is left over after whole strips costs both sides alike.
+    let n = columns.clamp(1, NR);
+    let with_zeros = cost::dense_ns(tier, (m, k), n);
+    let without = cost::sparse_ns(tier, (m, k), (nnz, k.div_ceil(sparse.block())), n, in_place);
+    let zeros = 100.0 * (1.0 - nnz as f64 / (m * k).max(1) as f64);
+    let dense = with_zeros < without;
+    let verdict = if dense { "computed dense" } else { "sparse" };
+    let times = if dense { without / with_zeros } else { with_zeros / without };
+    (dense, format!("{zeros:.0} % zeros: {verdict}, {times:.1} times faster on {tier} by estimate"))
 }
 
 /// The kernel of a weight's form.

@@ -97,7 +97,7 @@ impl Operator for DynamicLinearI8 {
         let (_, quantize) = pick(quantize::QUANTIZE, site.tier);
         // A part's weights stay in a second-level cache while all rows of a batch pass over them.
         let parts = (form.bytes() / (128 * 1024)).clamp(1, m.div_ceil(TILE).max(1));
-        let parts = split(m, if site.threads == 1 && vectors == 1 { 1 } else { parts }, TILE);
+        let parts = split(m, if site.threads == 1 && vectors == 1 { 1 } else { parts }, form.grain());
         // Scratch of the first thread: bytes, offsets and scales of a batch.
         let (bytes, columns) = ((MAX_ROWS * k).next_multiple_of(ALIGN), MAX_ROWS * m);
         let (name, weight_bytes, values) = (form.name(), form.bytes(), stored.nnz());

@@ -7,7 +7,7 @@ use super::integer::{self, Quantized};
 use super::{Args, Frame, Operator, Prepared, Site, Step};
 use crate::error::{Result, ensure};
 use crate::isa::Tier;
-use crate::kernels::spmv_i8::{self, Sell};
+use crate::kernels::spmv_i8::{self, GROUP, Packed, RunPacked};
 use crate::kernels::strip_i8::Output;
 use crate::kernels::strip_i8::rows::{MAX_ROWS, RowsI8};
 use crate::kernels::{gemv_i8, pick};
@@ -47,8 +47,11 @@ impl Operator for LinearI8 {
         let form = Form::of(stored, site)?;
         let vectors = x.elements() / k;
         let batches = split(vectors, vectors.div_ceil(MAX_ROWS), 1);
-        let parts =
-            split(m, (4 * site.threads).div_ceil(batches.len().max(1)).min(m.div_ceil(4 * TILE)), TILE);
+        let parts = split(
+            m,
+            (4 * site.threads).div_ceil(batches.len().max(1)).min(m.div_ceil(4 * TILE)),
+            form.grain(),
+        );
         let size = if epilogue.output_is_bytes() { 1 } else { 4 };
         let stored_values =
             if matches!(stored.structure(), Structure::Sparse(_)) { stored.nnz() } else { m * k };
@@ -86,7 +89,7 @@ impl Operator for LinearI8 {
 pub(super) enum Form {
     Dense(Tier, gemv_i8::Kernel, Arc<Matrix>),
     Rows(Tier, unsafe fn(&RowsI8<'_, SparseRows<'_, i8>>), Arc<Matrix>),
-    Sell(Tier, unsafe fn(&RowsI8<'_, &Sell>), Arc<Sell>),
+    Packed(Tier, RunPacked, Arc<Packed>),
 }
 
 impl Form {
@@ -97,13 +100,13 @@ impl Form {
         }
         Ok(match pick(spmv_i8::TABLE, site.tier) {
             (tier, spmv_i8::Kernel::Rows(kernel)) => Form::Rows(tier, kernel, Arc::clone(matrix)),
-            (tier, spmv_i8::Kernel::Sell(kernel)) => {
-                let sell = matrix.form("spmv_i8", |matrix| {
-                    let sell = Sell::new(&matrix.rows());
-                    let bytes = sell.bytes();
-                    Ok((sell, bytes))
+            (tier, spmv_i8::Kernel::Packed(run)) => {
+                let packed = matrix.form("spmv_i8", |matrix| {
+                    let packed = Packed::new(&matrix.rows());
+                    let bytes = packed.bytes();
+                    Ok((packed, bytes))
                 })?;
-                Form::Sell(tier, kernel, sell)
+                Form::Packed(tier, run, packed)
             }
         })
     }
@@ -111,14 +114,19 @@ impl Form {
     pub(super) fn name(&self) -> String {
         match self {
             Form::Dense(tier, ..) => format!("gemv_i8/{tier}"),
-            Form::Rows(tier, ..) | Form::Sell(tier, ..) => format!("spmv_i8/{tier}"),
+            Form::Rows(tier, ..) | Form::Packed(tier, ..) => format!("spmv_i8/{tier}"),
         }
+    }
+
+    /// Rows of which a call computes whole numbers.
+    pub(super) fn grain(&self) -> usize {
+        if let Form::Packed(..) = self { GROUP * TILE } else { TILE }
     }
 
     pub(super) fn bytes(&self) -> usize {
         match self {
             Form::Dense(_, _, matrix) | Form::Rows(_, _, matrix) => matrix.bytes(),
-            Form::Sell(_, _, sell) => sell.bytes(),
+            Form::Packed(_, _, packed) => packed.bytes(),
         }
     }
 
@@ -130,7 +138,7 @@ impl Form {
             match self {
                 Form::Dense(_, kernel, matrix) => kernel(&with(call, matrix.tiles_i8(0))),
                 Form::Rows(_, kernel, matrix) => kernel(&with(call, matrix.rows())),
-                Form::Sell(_, kernel, sell) => kernel(&with(call, &**sell)),
+                Form::Packed(_, run, packed) => run(&with(call, &**packed)),
             }
         }
     }

@@ -497,7 +497,12 @@ pub(super) fn cut(
         }
     }
     let strips = split(columns, strips, LANES);
-    let regions = (strips.len() * strips_beside).max(1);
+    (strips, cut_rows(m, strips.len() * strips_beside, threads, parts))
+}
+
+/// Parts of the rows of each of so many regions.
+pub(super) fn cut_rows(m: usize, regions: usize, threads: usize, parts: Parts) -> Ranges {
+    let regions = regions.max(1);
     let want = match (threads, parts) {
         (1, _) => 1,
         (_, Parts::Free) => (4 * threads).div_ceil(regions),
@@ -506,5 +511,5 @@ pub(super) fn cut(
     // Parts of two tiles and more, in a number that gives every thread as many.
     let most = want.min(m / (2 * TILE)).max(1);
     let rows = (1..=most).rev().find(|parts| (regions * parts).is_multiple_of(threads)).unwrap_or(most);
-    (strips, split(m, rows, TILE))
+    split(m, rows, TILE)
 }

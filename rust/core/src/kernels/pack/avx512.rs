@@ -155,41 +155,97 @@ unsafe fn f32s(fill: &Fill<'_, f32>) {
     }
 }
 
+/// Reads of one vector for which there is room before its channels are walked: a row of seven pixels or more for each.
+const MOST_READS: usize = 12;
+
+/// One read of a vector: lanes and where lane 0 would read; with a stride of two, the bytes of either half that are read.
+#[derive(Clone, Copy, Default)]
+struct Read {
+    src: isize,
+    lanes: u64,
+    low: u64,
+    high: u64,
+}
+
+impl Read {
+    fn of(piece: Piece) -> Read {
+        let lanes = lanes(piece);
+        Read { src: piece.src, lanes, low: spread(lanes as u32), high: spread((lanes >> 32) as u32) }
+    }
+
+    /// `row` with the lanes replaced.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 and the pieces read are inside the plane at `x`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
+    unsafe fn apply<const STRIDE: usize>(&self, x: *const i8, row: __m512i) -> __m512i {
+        let from = x.wrapping_offset(self.src);
+        // SAFETY: a masked load reads the mask's lanes alone, which are those of the pieces.
+        unsafe {
+            if STRIDE == 1 {
+                return _mm512_mask_loadu_epi8(row, self.lanes, from);
+            }
+            let low = _mm512_maskz_loadu_epi8(self.low, from);
+            let high = _mm512_maskz_loadu_epi8(self.high, from.wrapping_add(LANES_U8));
+            let even = _mm512_inserti64x4::<1>(
+                _mm512_castsi256_si512(_mm512_cvtepi16_epi8(low)),
+                _mm512_cvtepi16_epi8(high),
+            );
+            _mm512_mask_mov_epi8(row, self.lanes, even)
+        }
+    }
+}
+
 /// # Safety
 /// See [`Run`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
 unsafe fn u8s(fill: &Fill<'_, u8>) {
-    if fill.taps.stride() > 2 {
-        // SAFETY: the caller's.
-        return unsafe { scalar::run::<u8, LANES_U8>(fill) };
+    // SAFETY: the caller's.
+    unsafe {
+        match fill.taps.stride() {
+            1 => reads::<1>(fill),
+            2 => reads::<2>(fill),
+            _ => scalar::run::<u8, LANES_U8>(fill),
+        }
     }
+}
+
+/// # Safety
+/// See [`Run`]; the stride is `STRIDE`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
+unsafe fn reads<const STRIDE: usize>(fill: &Fill<'_, u8>) {
     let padding = _mm512_set1_epi8(fill.padding.cast_signed());
     for v in 0..fill.taps.vectors {
         let pieces = fill.taps.pieces(fill.tap, v);
+        let (mut room, mut len) = ([Read::default(); MOST_READS], 0);
+        let mut left = pieces.iter();
+        // Where rows of the output follow each other as those of the input do, one read is of many pieces.
+        for &piece in left.by_ref() {
+            match room[..len].last_mut() {
+                Some(last) if STRIDE == 1 && last.src == piece.src => last.lanes |= lanes(piece),
+                _ => {
+                    room[len] = Read::of(piece);
+                    len += 1;
+                    if len == MOST_READS {
+                        break;
+                    }
+                }
+            }
+        }
+        let (reads, left) = (&room[..len], left.as_slice());
         let mut out = fill.out.wrapping_add(v * LANES_U8).cast::<i8>();
         let mut x = fill.x.cast::<i8>();
         for _ in 0..fill.channels {
-            let mut row = padding;
-            for &piece in pieces {
-                let (mask, from) = (lanes(piece), x.wrapping_offset(piece.src));
-                // SAFETY: the mask's lanes are inside the plane, and no others are read.
-                row = unsafe {
-                    if fill.taps.stride() == 1 {
-                        _mm512_mask_loadu_epi8(row, mask, from)
-                    } else {
-                        let low = _mm512_maskz_loadu_epi8(spread(mask as u32), from);
-                        let high =
-                            _mm512_maskz_loadu_epi8(spread((mask >> 32) as u32), from.wrapping_add(LANES_U8));
-                        let even = _mm512_inserti64x4::<1>(
-                            _mm512_castsi256_si512(_mm512_cvtepi16_epi8(low)),
-                            _mm512_cvtepi16_epi8(high),
-                        );
-                        _mm512_mask_mov_epi8(row, mask, even)
-                    }
+            // SAFETY: the pieces are inside the plane, and no other bytes are read; a row is whole vectors long.
+            unsafe {
+                let row = match reads {
+                    [read] => read.apply::<STRIDE>(x, padding),
+                    _ => reads.iter().fold(padding, |row, read| read.apply::<STRIDE>(x, row)),
                 };
+                let row = left.iter().fold(row, |row, &piece| Read::of(piece).apply::<STRIDE>(x, row));
+                _mm512_storeu_epi8(out, row);
             }
-            // SAFETY: a row is whole vectors long.
-            unsafe { _mm512_storeu_epi8(out, row) };
             (x, out) = (x.wrapping_add(fill.pitch), out.wrapping_add(fill.out_stride));
         }
     }

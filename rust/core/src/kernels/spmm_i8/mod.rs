@@ -16,6 +16,7 @@ use crate::weight::{SparseRows, TILE};
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
+pub mod cost;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "x86_64")]

@@ -6,17 +6,24 @@
 
 use std::arch::x86_64::{__m256i, _mm256_permute2x128_si256};
 
-/// The `odd` first non-zeros of a row, fewer than four, as four: indices, and values as the 32 bits that are broadcast.
-/// What pads them has the value 0 and an index of the row.
+use crate::kernels::strip_i8::word;
+
+/// Fewer than four non-zeros, the last of a part, as four: what pads them has the value 0 and an index of theirs.
+#[cold]
+fn padded(indices: &[u8], values: &[i8]) -> ([u8; 4], [i8; 4]) {
+    let at = |i: usize| i.min(indices.len() - 1);
+    (std::array::from_fn(|i| indices[at(i)]), std::array::from_fn(|i| values.get(i).copied().unwrap_or(0)))
+}
+
+/// The next `odd` non-zeros, one to three, as four: indices, and values as the 32 bits that are broadcast. What follows
+/// them is of the same block, and counts for nothing.
 #[inline]
-pub(super) fn first(indices: &[u8], values: &[i8], odd: usize) -> ([u8; 4], i32) {
-    if let (Some(&indices), Some(&w)) = (indices.first_chunk(), values.first_chunk::<4>()) {
-        (indices, bytemuck::cast::<_, i32>(w) & !(!0 << (8 * odd)))
-    } else {
-        let index = |i: usize| indices[if i < odd { i } else { 0 }];
-        let w = |i: usize| if i < odd { values[i] } else { 0 };
-        (std::array::from_fn(index), bytemuck::cast([w(0), w(1), w(2), 0]))
-    }
+pub(super) fn rest(indices: &[u8], values: &[i8], odd: usize) -> ([u8; 4], i32) {
+    let (indices, values) = match (indices.first_chunk(), values.first_chunk()) {
+        (Some(&indices), Some(&values)) => (indices, values),
+        _ => padded(indices, values),
+    };
+    (indices, word(values) & !(!0 << (8 * odd)))
 }
 
 /// Defines `$name(part, column, sums, finish)`: adds a part over the columns, a byte each, that a register holds. `sums` is
@@ -65,17 +72,17 @@ macro_rules! quad_part {
                         $dot(acc[3], $high16(b, d), w),
                     ]
                 };
-                let (row, weights);
-                (row, indices) = indices.split_at(count.into());
-                (weights, values) = values.split_at(count.into());
-                let odd = row.len() % 4;
-                if odd > 0 {
-                    let (indices, w) = super::quads::first(row, weights, odd);
-                    acc = add(acc, indices, w);
-                }
-                let quads = row[odd..].as_chunks().0.iter().zip(weights[odd..].as_chunks().0);
+                let whole = usize::from(count) / 4 * 4;
+                let quads = indices[..whole].as_chunks().0.iter().zip(values[..whole].as_chunks().0);
                 for (&indices, &w) in quads {
                     acc = add(acc, indices, word(w));
+                }
+                (indices, values) = (&indices[whole..], &values[whole..]);
+                let odd = usize::from(count) % 4;
+                if odd > 0 {
+                    let (quad, w) = super::quads::rest(indices, values, odd);
+                    acc = add(acc, quad, w);
+                    (indices, values) = (&indices[odd..], &values[odd..]);
                 }
                 if part.last {
                     finish(r, acc, sums);

@@ -54,7 +54,9 @@ pub(in crate::kernels) unsafe fn store_bytes<const IN_ORDER: bool, W>(
     _mm_prefetch::<_MM_HINT_T0>(out.wrapping_add(NR));
     if let Some(residual) = s.requant.residual {
         let scale = _mm512_set1_ps(residual.scale);
-        let zero_point = _mm512_set1_epi32(residual.zero_point.into());
+        // Bytes over the exponent of 2²³ are 2²³ more than themselves; the difference is exact.
+        let exponent = _mm512_set1_epi16(0x4b00);
+        let zero_point = _mm512_set1_ps(8_388_608.0 + f32::from(residual.zero_point));
         let from = s.residual.wrapping_add(r * s.residual_stride).cast::<i8>();
         _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(NR));
         // SAFETY: the strip has the row and these columns.
@@ -62,13 +64,13 @@ pub(in crate::kernels) unsafe fn store_bytes<const IN_ORDER: bool, W>(
         let zero = _mm512_setzero_si512();
         let (low, high) = (_mm512_unpacklo_epi8(q, zero), _mm512_unpackhi_epi8(q, zero));
         let q = [
-            _mm512_unpacklo_epi16(low, zero),
-            _mm512_unpackhi_epi16(low, zero),
-            _mm512_unpacklo_epi16(high, zero),
-            _mm512_unpackhi_epi16(high, zero),
+            _mm512_unpacklo_epi16(low, exponent),
+            _mm512_unpackhi_epi16(low, exponent),
+            _mm512_unpacklo_epi16(high, exponent),
+            _mm512_unpackhi_epi16(high, exponent),
         ];
         for (y, q) in y.iter_mut().zip(q) {
-            let addend = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(q, zero_point)), scale);
+            let addend = _mm512_mul_ps(_mm512_sub_ps(_mm512_castsi512_ps(q), zero_point), scale);
             *y = _mm512_add_ps(*y, addend);
         }
     }

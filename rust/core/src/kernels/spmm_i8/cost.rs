@@ -1,0 +1,129 @@
+//! What a strip costs, to decide whether an int8 matrix with zeros is faster sparse or dense.
+//!
+//! ```text
+//! sparse = (nnz + m · blocks · (group - 1) / 2) · non_zero · share + m · blocks · row + k · pack / 2, or no packing
+//! dense  = m · k · 16 · ⌈n/16⌉ / rate + m · dense_row + k · pack
+//! ```
+//!
+//! A tier takes `group` non-zeros of a row at a time, and some of the last of a block have nothing to do; it may be able to
+//! do a `share` of a strip in that share of the time. A dense kernel interleaves its panel, a sparse one copies what taps
+//! see, or reads an activation in place. Both end in the same arithmetic, which cancels but for what a dense kernel's sums
+//! cost that pass through memory.
+//!
+//! Constants are nanoseconds; those of x86 follow the time of a network's layers on one core (Xeon, 3.8 GHz), those of ARM
+//! are modelled (1.5 GHz). On another processor of the tier both sides scale together: compare, but do not take the figures
+//! for its time.
+
+use crate::isa::Tier;
+use crate::kernels::strip_i8::{LANES, NR};
+
+/// One tier's constants; the formula is the module's.
+struct Cost {
+    /// Non-zeros of a row taken at a time.
+    group: usize,
+    /// Columns of the narrowest share of a strip.
+    narrowest: usize,
+    /// A non-zero over a whole strip.
+    non_zero: f64,
+    /// A row of a block.
+    row: f64,
+    /// A row of the dense kernel, beyond its multiplications.
+    dense_row: f64,
+    /// A row of the dense kernel's panel.
+    pack: f64,
+    /// Multiplications and additions of the dense kernel in a nanosecond.
+    rate: f64,
+}
+
+impl Cost {
+    fn of(tier: Tier) -> Cost {
+        let avx2 = Cost {
+            group: 4,
+            narrowest: NR / 2,
+            non_zero: 2.4,
+            row: 5.0,
+            dense_row: 0.0,
+            pack: 4.0,
+            rate: 60.0,
+        };
+        let vnni = Cost { non_zero: 0.83, row: 4.0, pack: 1.5, rate: 330.0, ..avx2 };
+        let neon =
+            Cost { group: 1, narrowest: LANES, non_zero: 13.0, row: 15.0, pack: 20.0, rate: 5.5, ..avx2 };
+        match tier {
+            Tier::Scalar => Cost { non_zero: 16.0, row: 4.0, rate: 3.5, ..neon },
+            Tier::Avx2 => avx2,
+            Tier::AvxVnni => Cost { rate: 165.0, ..avx2 },
+            Tier::Avx512 => Cost { rate: 75.0, ..avx2 },
+            Tier::Avx512Vnni => vnni,
+            Tier::Amx => Cost { dense_row: 4.0, rate: 850.0, ..vnni },
+            Tier::Neon => neon,
+            Tier::DotProd | Tier::I8mm => Cost { non_zero: 10.7, rate: 42.0, ..neon },
+        }
+    }
+}
+
+/// Nanoseconds of one strip of `n` columns by a matrix of `m` rows and `nnz` non-zeros in `blocks` blocks of its `k` columns;
+/// `in_place` where the panel is the activation itself.
+pub fn sparse_ns(
+    tier: Tier,
+    (m, k): (usize, usize),
+    (nnz, blocks): (usize, usize),
+    n: usize,
+    in_place: bool,
+) -> f64 {
+    let cost = Cost::of(tier);
+    let share = n.next_multiple_of(cost.narrowest) as f64 / NR as f64;
+    let slots = nnz as f64 + (m * blocks * (cost.group - 1)) as f64 / 2.0;
+    let pack = if in_place { 0.0 } else { k as f64 * cost.pack / 2.0 };
+    slots * cost.non_zero * share + (m * blocks) as f64 * cost.row + pack
+}
+
+/// Nanoseconds of the same strip by a dense `(m, k)` matrix.
+pub fn dense_ns(tier: Tier, (m, k): (usize, usize), n: usize) -> f64 {
+    let cost = Cost::of(tier);
+    (m * k * n.next_multiple_of(LANES)) as f64 / cost.rate + m as f64 * cost.dense_row + k as f64 * cost.pack
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn times(tier: Tier, (m, k): (usize, usize), zeros: f64, n: usize, in_place: bool) -> (f64, f64) {
+        let nnz = ((1.0 - zeros) * (m * k) as f64) as usize;
+        let blocks = k.div_ceil(256);
+        (sparse_ns(tier, (m, k), (nnz, blocks), n, in_place), dense_ns(tier, (m, k), n))
+    }
+
+    #[test]
+    fn ninety_percent_zeros_are_worth_it_where_there_are_no_matrix_tiles() {
+        for tier in
+            Tier::ALL.into_iter().filter(|tier| !matches!(tier, Tier::Amx | Tier::DotProd | Tier::I8mm))
+        {
+            for shape in [(64, 256), (256, 64), (128, 1152), (512, 4608)] {
+                for n in [49, 64] {
+                    let (sparse, dense) = times(tier, shape, 0.9, n, false);
+                    assert!(sparse < dense, "{tier} {shape:?} n {n}: {sparse} {dense}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn matrix_tiles_multiply_zeros_faster_than_others_skip_them() {
+        let (sparse, dense) = times(Tier::Amx, (256, 2304), 0.9, 64, false);
+        assert!(dense * 1.2 < sparse, "{sparse} {dense}");
+        let (sparse, dense) = times(Tier::Amx, (256, 2304), 0.98, 64, false);
+        assert!(sparse < dense, "{sparse} {dense}");
+        // A product of few rows waits for its panel, which a sparse kernel need not make.
+        let (sparse, dense) = times(Tier::Amx, (24, 144), 0.9, 64, true);
+        assert!(sparse < dense, "{sparse} {dense}");
+    }
+
+    #[test]
+    fn half_zeros_are_computed_dense_where_products_of_four_are() {
+        for tier in [Tier::AvxVnni, Tier::Avx512Vnni, Tier::Amx, Tier::DotProd] {
+            let (sparse, dense) = times(tier, (256, 2304), 0.5, 64, false);
+            assert!(dense < sparse, "{tier}: {sparse} {dense}");
+        }
+    }
+}
