@@ -190,6 +190,8 @@ macro_rules! pass {
                     panel_block = in(reg) part.panel_stride * part.quads,
                     sums = in(reg) sums.0.as_mut_ptr(),
                     sums_stride = in(reg) NR * size_of::<i32>(),
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
                 );
             }
