@@ -73,10 +73,12 @@ accuracy: build ## Train on Fashion-MNIST, prune to 90 %, train on, judge by gos
 	$(BIN)/python benches/accuracy/run.py $(ACCURACY)
 
 FUZZ_SECONDS ?= 60
-fuzz: build ## Fuzz the loader for FUZZ_SECONDS, starting from real files (needs `cargo install cargo-fuzz`)
-	$(BIN)/python tests/board/make_cases.py target/board
-	mkdir -p rust/fuzz/corpus/load && cp target/board/*.goss rust/fuzz/corpus/load/
-	cd rust/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run load --fuzz-dir . -- \
+# The corpus begins with files of every op and form of weight, and with those that broke a promise once. cargo-fuzz wants
+# the sanitizers and coverage of a nightly compiler; RUSTC_BOOTSTRAP has the stable one give them.
+fuzz: build ## Fuzz loading and running for FUZZ_SECONDS, guided by coverage (needs `cargo install cargo-fuzz`)
+	$(BIN)/python tests/attacks/mutate.py --write rust/fuzz/corpus/load
+	cp tests/attacks/*.goss rust/fuzz/corpus/load/
+	cd rust/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run load --fuzz-dir . --codegen-units 16 -- \
 		-max_total_time=$(FUZZ_SECONDS) -max_len=65536 -rss_limit_mb=2048 -timeout=20
 
 wheel: build ## Make the sdist, the wheel from it, install that alone in a fresh environment and use it there

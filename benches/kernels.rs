@@ -17,14 +17,16 @@ use gossamer_core::kernels::pool_f32::Divisor;
 use gossamer_core::kernels::quantize::{Bytes, Operand};
 use gossamer_core::kernels::reduce::norm::{Group, Norm};
 use gossamer_core::kernels::reduce::{Dims, Reduce};
+use gossamer_core::kernels::spmm_f32::stacked;
 use gossamer_core::kernels::strip::{Epilogue, Strip, StripKernel};
 use gossamer_core::kernels::strip_i8::rows::RowsI8;
 use gossamer_core::kernels::strip_i8::{DEPTH, NR, Output, Requant, StripI8};
 use gossamer_core::kernels::window::Window2;
 use gossamer_core::kernels::{
     FAMILIES, Impl, binary, depthwise_f32, depthwise_i8, gemm_f32, gemm_i8, gemv_f32, gemv_i8, map, pack,
-    pool_f32, pool_i8, quantize, reduce, relayout, spmm_f32, spmm_i8, spmv_f32, spmv_i8,
+    pool_f32, pool_i8, quantize, reduce, relayout, spmm_f32, spmm_i8, spmv_f32, spmv_i8, winograd_f32,
 };
+use gossamer_core::pool::split;
 use gossamer_core::weight::{Matrix, Number, TILE};
 use half::f16;
 use memmap2::{Advice, MmapMut};
@@ -72,7 +74,7 @@ impl Bench {
 
     fn case(&mut self, family: &'static str, tier: Tier, case: Case) {
         let Case { layer, work, mut call } = case;
-        let least = Cell::new(f64::INFINITY);
+        let (least, once) = (Cell::new(f64::INFINITY), Cell::new(f64::INFINITY));
         let name = format!("{family}/{tier}/{layer}");
         self.criterion.bench_function(&name, |bencher| {
             bencher.iter_custom(|calls| {
@@ -83,20 +85,23 @@ impl Bench {
                     let time = start.elapsed();
                     total += time;
                     least.set(least.get().min(time.as_secs_f64()));
+                    if self.measures && work.macs > 0 {
+                        once.set(once.get().min(roof::arithmetic(tier, work)));
+                    }
                 }
                 total
             });
         });
         // A case that the command line's filter left out has no time.
         if self.measures && least.get().is_finite() {
-            let roof = roof::bound(tier, work);
+            let roof = roof::bound(tier, work, once.get());
             self.lines.push(Line { family, tier, layer, seconds: least.get(), work, roof });
         }
     }
 
     fn print(&self) {
         println!(
-            "\n{:18} {:11} {:28} {:>10} {:>14}  {:>5}  of",
+            "\n{:21} {:11} {:28} {:>10} {:>14}  {:>5}  of",
             "family", "tier", "layer", "us", "rate", "share"
         );
         for line in &self.lines {
@@ -111,7 +116,7 @@ impl Bench {
                 }
             };
             println!(
-                "{family:18} {:11} {layer:28} {:10.1} {rate:>14}  {:3.0} %  {}",
+                "{family:21} {:11} {layer:28} {:10.1} {rate:>14}  {:3.0} %  {}",
                 tier.name(),
                 1e6 * seconds,
                 100.0 * least / seconds,
@@ -181,8 +186,13 @@ fn int8(i: usize) -> i8 {
 const ZEROS: u64 = 90;
 
 /// A weight of which a share is zero, without any pattern.
-fn sparse<T: Number>((m, k): (usize, usize), value: impl Fn(usize) -> T) -> Matrix {
-    let keep = |i: usize| scramble(i ^ 0x5555_5555) % 100 >= ZEROS;
+fn sparse<T: Number>(size: (usize, usize), value: impl Fn(usize) -> T) -> Matrix {
+    stacks(size, 1, value)
+}
+
+/// A weight of which a share is zero, `height` rows having their non-zeros in the same columns.
+fn stacks<T: Number>((m, k): (usize, usize), height: usize, value: impl Fn(usize) -> T) -> Matrix {
+    let keep = |i: usize| scramble((i / k / height * k + i % k) ^ 0x5555_5555) % 100 >= ZEROS;
     let rows: Vec<T> = (0..m * k).map(|i| if keep(i) { value(i) } else { T::default() }).collect();
     let scales = (T::DTYPE == gossamer_core::tensor::DType::Int8).then(|| vec![1.0 / 127.0; m]);
     Matrix::pack((m, k, 1), &rows, scales).expect("a sparse matrix")
@@ -198,6 +208,27 @@ const CONVS: [Conv; 5] = [
     ("resnet50 3x3 512x4608", 512, 4608, 7, true),
     ("mobilenet 1x1 96x16", 96, 16, 112, false),
     ("mobilenet 1x1 960x160", 960, 160, 7, false),
+];
+
+/// The other layers of `ResNet50`, for the kernel that dense networks live by.
+const RESNET50: [Conv; 17] = [
+    ("resnet50 7x7 64x147", 64, 147, 112, true),
+    ("resnet50 1x1 64x64", 64, 64, 56, false),
+    ("resnet50 1x1 256x64", 256, 64, 56, false),
+    ("resnet50 1x1 64x256", 64, 256, 56, false),
+    ("resnet50 1x1 128x256", 128, 256, 56, false),
+    ("resnet50 3x3 128x1152", 128, 1152, 28, true),
+    ("resnet50 1x1 512x128", 512, 128, 28, false),
+    ("resnet50 1x1 512x256 /2", 512, 256, 28, true),
+    ("resnet50 1x1 128x512", 128, 512, 28, false),
+    ("resnet50 1x1 256x512", 256, 512, 28, false),
+    ("resnet50 3x3 256x2304", 256, 2304, 14, true),
+    ("resnet50 1x1 1024x512 /2", 1024, 512, 14, true),
+    ("resnet50 1x1 256x1024", 256, 1024, 14, false),
+    ("resnet50 1x1 512x1024", 512, 1024, 14, false),
+    ("resnet50 1x1 2048x512", 2048, 512, 7, false),
+    ("resnet50 1x1 2048x1024 /2", 2048, 1024, 7, true),
+    ("resnet50 1x1 512x2048", 512, 2048, 7, false),
 ];
 
 /// Narrow forms of a weight run the loops of the wide one: two layers tell.
@@ -240,8 +271,10 @@ fn strips(
     let x = Buffer::filled(k * panel_stride, float);
     let mut out = Buffer::<f32>::new(m * pitch);
     let read = bytes + 4 * if gathered { k * nr } else { k * plane };
+    // As a layer on one thread cuts its columns.
+    let cut = split(plane, plane.div_ceil(nr), LANES_F32);
     let call = move || {
-        for j in (0..plane).step_by(nr) {
+        for (j, end) in (0..cut.len()).map(|i| cut.at(i)) {
             for k0 in (0..k).step_by(kb) {
                 let k1 = (k0 + kb).min(k);
                 call(Strip {
@@ -250,7 +283,7 @@ fn strips(
                     block: (k0, k1),
                     panel: x[k0 * panel_stride + if gathered { 0 } else { j }..].as_ptr(),
                     panel_stride,
-                    n: nr.min(plane - j),
+                    n: end - j,
                     out: out[j..].as_mut_ptr(),
                     out_stride: pitch,
                     residual: null(),
@@ -281,7 +314,7 @@ fn gemm_f32(kernel: StripKernel<gemm_f32::Run>) -> Vec<Case> {
             unsafe { (kernel.run)(&with(strip, weight.tiles(0), None)) }
         })
     };
-    CONVS.map(case).into()
+    CONVS.into_iter().chain(RESNET50).map(case).collect()
 }
 
 fn spmm_f32<T: Number>(
@@ -299,6 +332,61 @@ fn spmm_f32<T: Number>(
         })
     };
     layers.iter().map(case).collect()
+}
+
+fn spmm_stacks<T: Number, const H: usize>(
+    kernel: StripKernel<spmm_f32::Run<[T; H]>>,
+    value: fn(usize) -> T,
+) -> Vec<Case> {
+    let case = |&conv: &Conv| {
+        let weight = stacks((conv.1, conv.2), H, value);
+        let block = weight.stacks::<T, H>().block();
+        strips(conv, (kernel.nr, block), (weight.nnz(), weight.bytes()), move |strip| {
+            // SAFETY: as for single rows.
+            unsafe { (kernel.run)(&with(strip, weight.stacks::<T, H>(), weight.scales())) }
+        })
+    };
+    FEW.iter().map(case).collect()
+}
+
+/// Both transforms of as many channels as a thread turns at a time; the product between them is the float32 one's.
+fn winograd_f32(pair: fn() -> winograd_f32::Kernels) -> Vec<Case> {
+    let kernels = pair();
+    let case = |(name, side): (&str, usize)| {
+        let (channels, plane, window) = (8, side * side, window(side, 1));
+        let tiles: (usize, usize) =
+            (0, winograd_f32::tiles(&window).expect("a window of 3 x 3").iter().product());
+        let apart = tiles.1.next_multiple_of(LANES_F32);
+        let x = Buffer::filled(channels * plane, float);
+        let mut points = Buffer::<f32>::new(winograd_f32::POINTS * apart);
+        let mut out = Buffer::<f32>::new(channels * plane);
+        let call = move || {
+            for (x, out) in x.chunks_exact(plane).zip(out.chunks_exact_mut(plane)) {
+                let points = points.as_mut_ptr();
+                let take = winograd_f32::Take { window: &window, x, tiles, points, apart };
+                let mut give = winograd_f32::Give {
+                    window: &window,
+                    points,
+                    apart,
+                    tiles,
+                    bias: 0.5,
+                    residual: None,
+                    clamp: [0.0, f32::INFINITY],
+                    out,
+                };
+                // SAFETY: the table gave the kernels; points are there for every tile, to whole vectors.
+                unsafe {
+                    (kernels.take)(&take);
+                    (kernels.give)(&mut give);
+                }
+            }
+        };
+        // One channel's points lie in the nearest cache, so they count as read and written once a channel.
+        let bytes = 4 * (plane + winograd_f32::POINTS * apart);
+        let work = Work { times: channels, ..work(0, bytes, bytes) };
+        Case { layer: format!("{name}, {side}x{side}"), work, call: Box::new(call) }
+    };
+    [("8 channels there and back", 56), ("8 channels there and back", 14)].map(case).into()
 }
 
 /// What is done to integer sums.
@@ -758,6 +846,26 @@ fn add(kernel: quantize::AddFn) -> Vec<Case> {
     })]
 }
 
+fn mul(kernel: quantize::MulFn) -> Vec<Case> {
+    let case = |(name, step): (&str, usize)| {
+        let (a, b) = (Buffer::filled(ACTIVATION, byte), Buffer::filled(ACTIVATION, |i| byte(i + 1)));
+        let mut y = Buffer::<u8>::new(ACTIVATION);
+        let product = quantize::Product { zero_points: [12, 7], scale: 0.01, bytes: BYTES };
+        moves(name, (ACTIVATION * (1 + step), ACTIVATION), move || {
+            // SAFETY: all three buffers have the bytes, and lie apart.
+            unsafe { kernel(product, a.as_ptr(), b.as_ptr(), [1, step], y.as_mut_ptr(), ACTIVATION) };
+        })
+    };
+    [("mul", 1), ("mul by one byte", 0)].map(case).into()
+}
+
+fn blend(kernel: quantize::BlendFn) -> Vec<Case> {
+    // Two rows of an image that is made larger, into a row of the new one.
+    let (a, b) = (Buffer::filled(ACTIVATION, float), Buffer::filled(ACTIVATION, |i| float(i + 1)));
+    let mut y = Buffer::<u8>::new(ACTIVATION);
+    vec![moves("blend", (8 * ACTIVATION, ACTIVATION), move || kernel([100.0, 50.0], &a, &b, &mut y))]
+}
+
 fn lookup(kernel: quantize::LookupFn) -> Vec<Case> {
     let (x, mut y) = (Buffer::filled(ACTIVATION, byte), Buffer::<u8>::new(ACTIVATION));
     let table = std::array::from_fn(byte);
@@ -836,6 +944,15 @@ fn main() {
                 bench.table(name, spmm_f32::TABLE_F16, |kernel| spmm_f32(kernel, &FEW, half));
             }
             "spmm_f32 int8" => bench.table(name, spmm_f32::TABLE_I8, |kernel| spmm_f32(kernel, &FEW, int8)),
+            "spmm_f32 2x1" => bench.table(name, stacked::TABLE_2_F32, |k| spmm_stacks(k, weight)),
+            "spmm_f32 2x1 float16" => bench.table(name, stacked::TABLE_2_F16, |k| spmm_stacks(k, half)),
+            "spmm_f32 2x1 int8" => bench.table(name, stacked::TABLE_2_I8, |k| spmm_stacks(k, int8)),
+            "spmm_f32 4x1" => bench.table(name, stacked::TABLE_4_F32, |k| spmm_stacks(k, weight)),
+            "spmm_f32 4x1 float16" => bench.table(name, stacked::TABLE_4_F16, |k| spmm_stacks(k, half)),
+            "spmm_f32 4x1 int8" => bench.table(name, stacked::TABLE_4_I8, |k| spmm_stacks(k, int8)),
+            "spmm_f32 16x1" => bench.table(name, stacked::TABLE_16_F32, |k| spmm_stacks(k, weight)),
+            "spmm_f32 16x1 float16" => bench.table(name, stacked::TABLE_16_F16, |k| spmm_stacks(k, half)),
+            "spmm_f32 16x1 int8" => bench.table(name, stacked::TABLE_16_I8, |k| spmm_stacks(k, int8)),
             "spmm_i8" => bench.table(name, spmm_i8::TABLE, spmm_i8),
             "spmv_f32" => bench.table(name, spmv_f32::TABLE_F32, |kernel| spmv_f32(kernel, weight)),
             "spmv_f32 float16" => bench.table(name, spmv_f32::TABLE_F16, |kernel| spmv_f32(kernel, half)),
@@ -855,13 +972,15 @@ fn main() {
             "quantize back" => bench.table(name, quantize::DEQUANTIZE, dequantize),
             "quantize add" => bench.table(name, quantize::ADD, add),
             "quantize lookup" => bench.table(name, quantize::LOOKUP, lookup),
+            "quantize mul" => bench.table(name, quantize::MUL, mul),
+            "quantize blend" => bench.table(name, quantize::BLEND, blend),
             "pack float32" => {
                 bench.table(name, pack::TABLE_F32, |kernel| packs(kernel, float, LANES_F32, 0.0));
             }
             "pack uint8" => bench.table(name, pack::TABLE_U8, |kernel| packs(kernel, byte, LANES_U8, 3)),
             "relayout" => bench.table(name, relayout::TABLE, transposes),
-            // Said, so that it is not forgotten: give it its cases here.
-            _ => eprintln!("{name}: a family without a case"),
+            "winograd_f32" => bench.table(name, winograd_f32::TABLE, winograd_f32),
+            _ => panic!("{name}: a family without a case"),
         }
     }
     bench.criterion.final_summary();

@@ -10,7 +10,7 @@ use std::time::Instant;
 const CHAINS: usize = 12;
 /// Rounds of a loop: some ten microseconds, short enough to fall between two interruptions.
 const ROUNDS: usize = 2_000;
-/// Times a loop is tried; the best counts.
+/// Times a loop over memory is tried; the best counts.
 const TRIES: usize = 25;
 
 /// What a call has to do: multiply-adds, and bytes to read and write where every one moves once.
@@ -46,14 +46,22 @@ impl Bound {
     }
 }
 
-/// The least seconds `work` takes on a tier, and what bounds it.
-pub(crate) fn bound(tier: Tier, work: Work) -> (f64, Bound) {
+/// Seconds of one loop of a tier's multiply-adds, to be taken between the calls that it is compared with: a core's clock
+/// changes from one moment to the next.
+pub(crate) fn arithmetic(tier: Tier, work: Work) -> f64 {
+    let add = Loops::of(tier).add(work);
+    let start = Instant::now();
+    (add.run)(ROUNDS);
+    start.elapsed().as_secs_f64()
+}
+
+/// The least seconds `work` takes on a tier, and what bounds it, the best [`arithmetic`] having taken `once`.
+pub(crate) fn bound(tier: Tier, work: Work, once: f64) -> (f64, Bound) {
     let loops = Loops::of(tier);
-    let (add, arithmetic) = if work.int8 { (loops.dot, Bound::Dot) } else { (loops.fma, Bound::Fma) };
-    let computed = if work.macs == 0 {
-        0.0
-    } else {
-        work.macs as f64 * best(|| (add.run)(ROUNDS)) / (ROUNDS * CHAINS * add.macs) as f64
+    let arithmetic = if work.int8 { Bound::Dot } else { Bound::Fma };
+    let computed = match work.macs {
+        0 => 0.0,
+        macs => macs as f64 * once / (ROUNDS * CHAINS * loops.add(work).macs) as f64,
     };
     let moved = moving(&loops, work);
     let (least, bound) = if computed >= moved { (computed, arithmetic) } else { (moved, Bound::Memory) };
@@ -360,5 +368,9 @@ impl Loops {
         #[cfg(target_arch = "aarch64")]
         let found = arm::loops(tier);
         found.expect("a kernel of the tier was found, so the processor has it")
+    }
+
+    fn add(&self, work: Work) -> Adds {
+        if work.int8 { self.dot } else { self.fma }
     }
 }

@@ -8,6 +8,7 @@ import pytest
 from attacks import mutate
 
 import gossamer
+from gossamer import _core
 
 ATTACKS = sorted(Path(mutate.__file__).parent.glob("*.goss"))
 
@@ -22,9 +23,14 @@ def test_an_attack_of_old_is_answered_or_refused(path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=mutate.HANG,
+        timeout=mutate.WAIT,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_every_op_is_mutated():
+    headers = [mutate.taken(data)[0] for data in mutate.bases().values()]
+    assert {node["op"] for header in headers for node in header["nodes"]} == set(_core.OPS)
 
 
 @pytest.mark.parametrize("name", ["depthwise", "conv_sparse_int8", "low_rank"])

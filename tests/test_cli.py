@@ -176,6 +176,72 @@ def test_bench_json_has_a_row_a_thread_count_and_engine(capsys):
     assert record["machine"]["cpu"]
 
 
+# What gossamer asks of onnxruntime, which the tests do not need: a session that answers zeros.
+ONNXRUNTIME = """
+from types import SimpleNamespace
+import numpy as np
+
+class SessionOptions:
+    pass
+
+class InferenceSession:
+    def __init__(self, path, options, providers):
+        assert options.intra_op_num_threads == 1 and providers == ["CPUExecutionProvider"]
+        self.outputs = 2 if "two_outputs" in path else 1
+        self.inputs = 2 if "two_inputs" in path else 1
+
+    def get_inputs(self):
+        return [SimpleNamespace(name=f"input {i}") for i in range(self.inputs)]
+
+    def run(self, names, feed):
+        assert names is None and list(feed) == ["input 0"]
+        return [np.zeros((len(feed["input 0"]), 10), np.float32)] * self.outputs
+"""
+
+
+@pytest.fixture
+def onnxruntime(tmp_path, monkeypatch):
+    (tmp_path / "onnxruntime.py").write_text(ONNXRUNTIME)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("net", "two_outputs", "two_inputs"):
+        (tmp_path / f"{name}.onnx").write_bytes(b"onnx")
+    return tmp_path
+
+
+def test_bench_runs_onnxruntime(capsys, onnxruntime):
+    argv = ("bench", "net.goss", "--threads", "1", "--seconds", "0.05", "--json", "--against")
+    record = json.loads(gossamer_command(capsys, *argv, f"dense,ort={onnxruntime}/net.onnx"))
+    ours, dense, ort = record["results"]
+    assert (ours["engine"], dense["engine"], ort["engine"]) == ("gossamer", "dense", "ort")
+    assert (ort["threads"], ort["file_bytes"]) == (1, 4)
+    # Zeros are off by all of the answer.
+    assert (dense["difference"], ort["difference"]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("absent", "no such file"), ("two_outputs", "has 2 outputs"), ("two_inputs", "inputs input 0, input 1")],
+)
+def test_bench_tells_what_is_wrong_with_an_onnx_file(capsys, onnxruntime, name, says):
+    argv = ("bench", "net.goss", "--threads", "1", "--seconds", "0.05", "--against", f"ort={onnxruntime}/{name}.onnx")
+    assert says in refused(capsys, *argv)
+
+
+@pytest.mark.parametrize(
+    ("package", "against", "remedy"),
+    [
+        ("onnxruntime", "ort=x.onnx", "pip install onnxruntime"),
+        ("torch", "torch=factory_of_tests:make", "pip install 'gossamer[torch]'"),
+    ],
+)
+def test_bench_says_which_package_is_missing(capsys, tmp_path, monkeypatch, package, against, remedy):
+    (tmp_path / f"{package}.py").write_text("raise ImportError")
+    monkeypatch.syspath_prepend(tmp_path)
+    error = refused(capsys, "bench", "net.goss", "--seconds", "0.05", "--against", against)
+    assert f"{package} is not installed here" in error
+    assert remedy in error
+
+
 def test_verify(capsys):
     text = gossamer_command(capsys, "verify", "pruned.goss")
     assert "valid" in text

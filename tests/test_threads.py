@@ -42,6 +42,9 @@ def workers(expected):
 one = runtime.load(path, threads=1)
 BATCHES = [1, 2, 3, 5, 8, 13]
 want = {batch: one.run(*example(batch)) for batch in BATCHES}
+def answers(model, i):
+    batch = BATCHES[i % len(BATCHES)]
+    return equal(model.run(*example(batch)), want[batch])
 """
 
 
@@ -82,11 +85,8 @@ def scenario(path, code, *args):
 def test_many_threads_call_one_model_with_batches_of_their_own(path):
     code = """
         model = runtime.load(path, threads=2)
-        def work(i):
-            batch = BATCHES[i % len(BATCHES)]
-            return equal(model.run(*example(batch)), want[batch])
         with ThreadPoolExecutor(8) as pool:
-            results = list(pool.map(work, range(240)))
+            results = list(pool.map(lambda i: answers(model, i), range(240)))
         print(len(results), all(results))
     """
     assert scenario(path, code) == "240 True"
@@ -144,9 +144,6 @@ def test_a_child_runs_the_model(path, method, when):
 def test_a_call_that_fails_disturbs_no_other(path):
     code = """
         model = runtime.load(path, threads=2)
-        def good(i):
-            batch = BATCHES[i % len(BATCHES)]
-            return equal(model.run(*example(batch)), want[batch])
         def bad(i):
             x, ids = example(3)
             try:
@@ -155,7 +152,7 @@ def test_a_call_that_fails_disturbs_no_other(path):
             except gossamer.ShapeError:
                 return True
         with ThreadPoolExecutor(6) as pool:
-            results = list(pool.map(lambda i: (bad if i % 3 == 0 else good)(i), range(180)))
+            results = list(pool.map(lambda i: bad(i) if i % 3 == 0 else answers(model, i), range(180)))
         print(all(results))
     """
     assert scenario(path, code) == "True"
@@ -209,7 +206,7 @@ def test_any_number_of_threads_gives_the_same_bits(path):
     code = """
         for threads in (1, 2, 3, 7, 64):
             model = runtime.load(path, threads=threads)
-            right = all(equal(model.run(*example(batch)), want[batch]) for batch in BATCHES)
+            right = all(answers(model, i) for i in range(len(BATCHES)))
             print(model.threads, workers(threads - 1), right)
             del model
     """

@@ -62,3 +62,13 @@ def test_it_is_off_unless_asked_for(converted):
     _, path = converted
     model = runtime.load(path)
     assert "winograd_f32" not in kernels(model, np.zeros((1, 3, 66, 65), np.float32))
+
+
+def test_memory_of_its_weights_is_counted(converted):
+    _, path = converted
+    points = 36 * 4 * (40 * 48 + 33 * 48)  # of both convolutions, in tiles of 16 rows
+    model = runtime.load(path, winograd=True)
+    assert model.memory["private"] >= 0
+    with pytest.raises(gossamer.Error, match="Winograd"):
+        runtime.load(path, winograd=True, max_memory=points // 2)
+    assert runtime.load(path, max_memory=points // 2).memory["private"] < model.memory["private"]

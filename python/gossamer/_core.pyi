@@ -76,7 +76,7 @@ def load(
         threads: Threads of a call.
         isa: The highest tier to use.
         mmap: Map the file instead of reading it.
-        max_memory: Bytes a run may use beside the weights.
+        max_memory: Bytes a run may use beside the weights in the file.
         winograd: Compute 3 x 3 convolutions by Winograd's method.
         dense: Expand every weight, as a runtime would that knows nothing of compression; to compare with.
 

@@ -102,7 +102,7 @@ def measure(
         One result per contender, in order.
 
     Raises:
-        BenchError: An engine is not installed, could not load its file, or failed on the inputs.
+        BenchError: An engine is not installed, could not load its file, failed on the inputs, or has other outputs.
     """
     context = multiprocessing.get_context("spawn")
     seats = [_Seat(context, contender, inputs) for contender in contenders]
@@ -119,6 +119,12 @@ def measure(
         for seat in seats:
             seat.close()
     reference = last[0]["outputs"]
+    for contender, end in zip(contenders, last, strict=True):
+        if len(end["outputs"]) != len(reference):
+            raise BenchError(
+                f"{contender.name}: {contender.source} has {len(end['outputs'])} outputs, "
+                f"{contenders[0].source} has {len(reference)}"
+            )
     results = []
     for contender, start, found, end in zip(contenders, ready, times, last, strict=True):
         p50, p90, p99 = np.percentile(found, [50, 90, 99]) * 1e3
@@ -224,7 +230,8 @@ def _serve(pipe: Connection, contender: Contender, inputs: list[np.ndarray]) -> 
     except EOFError:
         pass
     except Exception as error:
-        pipe.send(("error", str(error) or type(error).__name__))
+        # In a line: engines tell of their own innards in many.
+        pipe.send(("error", " ".join(str(error).split()) or type(error).__name__))
 
 
 def _time(run: Run, seconds: float) -> list[float]:
@@ -257,18 +264,28 @@ def _ort(contender: Contender, inputs: list[np.ndarray]) -> Engine:
         import onnxruntime
     except ImportError:
         raise BenchError("onnxruntime is not installed here: pip install onnxruntime") from None
+    if not os.path.isfile(contender.source):
+        raise BenchError(f"{contender.source}: there is no such file")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.inter_op_num_threads = 1
     if contender.threads:
         options.intra_op_num_threads = contender.threads
     session = onnxruntime.InferenceSession(contender.source, options, providers=["CPUExecutionProvider"])
-    feed = {spec.name: array for spec, array in zip(session.get_inputs(), inputs, strict=True)}
+    wanted = [spec.name for spec in session.get_inputs()]
+    if len(wanted) != len(inputs):
+        raise BenchError(
+            f"{contender.source} has inputs {', '.join(wanted)}, expected {len(inputs)}, as the .goss file has"
+        )
+    feed = dict(zip(wanted, inputs, strict=True))
     return (lambda: session.run(None, feed)), contender.threads, None
 
 
 def _torch(contender: Contender, inputs: list[np.ndarray]) -> Engine:
-    import torch
+    try:
+        import torch
+    except ImportError:
+        raise BenchError("torch is not installed here: pip install 'gossamer[torch]'") from None
 
     from gossamer.factory import factory
 

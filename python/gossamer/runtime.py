@@ -223,7 +223,8 @@ def load(
         isa: The highest tier to use, of `scalar avx2 avxvnni avx512 avx512vnni amx` or `scalar neon dotprod i8mm`;
             by default what the environment variable `GOSSAMER_ISA` says, else the best this processor has.
         mmap: Map the file instead of reading it. A mapped file must not be changed while the model lives.
-        max_memory: Bytes a run may use beside the weights; by default half of what the machine or cgroup has free.
+        max_memory: Bytes a run may use beside the weights in the file: buffers, outputs, and the forms in which kernels
+            keep some weights; by default half of what the machine or cgroup has free.
         winograd: Compute dense float32 3 × 3 convolutions of stride 1 by Winograd's method, F(4 × 4, 3 × 3): up to
             twice as fast, with a few times the rounding error of a sum, and four times the memory for their weights.
 
@@ -232,7 +233,7 @@ def load(
 
     Raises:
         FormatError: The file is not one, is damaged, or was made by a newer gossamer.
-        Error: `isa` names no tier of this processor.
+        Error: `isa` names no tier of this processor, or forms of the weights take more than `max_memory`.
         ValueError: `threads` is below 1.
         OSError: The file cannot be read.
     """

@@ -13,6 +13,8 @@ import argparse
 import copy
 import json
 import random
+import resource
+import signal
 import struct
 import subprocess
 import sys
@@ -29,14 +31,19 @@ from gossamer import _core
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "golden" / "v1"
 PREFIX = 24
-#: Seconds a single file may take to load and run.
+#: Seconds of processor that a file may take to load and run: a process that is stopped, or waits for its turn, is
+#: not at fault.
 HANG = 20
+#: Seconds by the clock after which a file that takes no processor is given up.
+WAIT = 10 * HANG
 #: Bytes a run may use, and a load beside four times the file.
 MEMORY, SLACK = 1 << 20, 64 << 20
+#: Bytes a worker gets beside what it has at its start: a broken promise should cost nobody else their memory.
+ROOM = 2 << 30
 
 
-def network() -> bytes:
-    """A file with the ops that no golden file has, one after the other."""
+def layers() -> bytes:
+    """A file with the layers that no golden file has, one after the other."""
     b = _core.Builder()
     x = b.input("x", "float32", ["n", 6, 8, 8], [2, 6, 8, 8])
     ids = b.input("ids", "int64", ["n", 3], [2, 3])
@@ -89,10 +96,121 @@ def network() -> bytes:
     return b.to_bytes()
 
 
+def integers() -> bytes:
+    """A file of what else is computed on bytes."""
+    b = _core.Builder()
+    x = b.input("x", "float32", ["n", 6, 8, 8], [2, 6, 8, 8])
+    output = {"zero_point": 3, "lo": 0, "hi": 255}
+    product = {"a_zero_point": 7, "b_zero_point": 7, "scale": 0.02, "output": output}
+    q = b.add("quantize", [x], {"scale": 0.05, "zero_point": 7})
+    gate = b.add(
+        "mean_i8", [q], {"axes": [2, 3], "keepdim": True, "mean": {"x_zero_point": 7, "scale": 1.0, "output": output}}
+    )
+    y = b.add("mul_i8", [q, gate], product)
+    y = b.add("mul_i8", [y, y], product)
+    y = b.add("resize", [y], {"kind": "linear", "output_size": [13, 12]})
+    seven = b.tensor("seven", np.full(1, 7, np.uint8))
+    y = b.add("pad", [y, seven], {"padding": [[0, 0], [0, 0], [1, 2], [0, 1]], "mode": "constant"})
+    y = b.add("resize", [y], {"kind": "nearest", "output_size": [8, 8], "scales": [0.5, 0.6]})
+    y = b.add("pad", [y], {"padding": [[0, 0], [0, 0], [1, 2], [3, 1]], "mode": "reflect"})
+    window = {"kernel": [3, 3], "stride": [2, 2], "padding": [[1, 1], [1, 1]], "dilation": [1, 1]}
+    filters = (np.arange(8 * 54) % 255 - 127).astype(np.int8).reshape(8, 54)
+    ten = (filters * (filters > 110)).astype(np.int8)
+    one = b.tensor("one", np.full(8, 1 / 640, np.float32))
+    quantized = {"x_zero_point": 3, "output": output}
+    y = b.add("conv_i8", [y, b.matrix_int8("full", filters), one, one], {"groups": 1, **window, **quantized})
+    y = b.add(
+        "conv_i8",
+        [y, b.matrix_int8("few", np.tile(ten, (1, 2))[:, :72].copy()), one, one],
+        {"groups": 1, **window, **quantized},
+    )
+    flat = b.add("reshape", [b.add("cat", [y, y], {"axis": 1})], {"shape": ["n", -1]})
+    few = (np.arange(9 * 144) % 11 == 0).astype(np.int8).reshape(9, 144) * np.int8(5)
+    nine = b.tensor("nine", np.full(9, 1 / 64, np.float32))
+    y = b.add("linear_i8", [flat, b.matrix_int8("rare", few), nine, nine, None], quantized)
+    real = b.add("dequantize", [y], {"scale": 0.5, "zero_point": 3})
+    b.output("rare", b.add("dynamic_linear_i8", [real, b.matrix_int8("rarer", few[:, :9].copy()), nine, nine]))
+    return b.to_bytes()
+
+
+def weights() -> bytes:
+    """A file of stacks of rows and of pairs of factors, in each type, wide and narrow."""
+    b = _core.Builder()
+    x = b.input("x", "float32", ["n", 48], [20, 48])
+    tall = (np.arange(48 * 48) % 13 == 0).reshape(48, 48).astype(np.float32)
+    factors = ((np.arange(48 * 6) % 17) - 8).astype(np.float32)
+    y = x
+    for storage in ("float32", "float16", "int8"):
+        for height in (2, 4, 16):
+            stacks = np.repeat(tall[: 48 // height], height, 0) * np.linspace(0.25, 0.5, 48, dtype=np.float32)[:, None]
+            w = b.matrix(f"{height} {storage}", stacks, storage=storage)
+            y = b.add("linear", [y, w, None, y], {"activation": {"fn": "relu"}})
+            row = b.add("slice", [y], {"axis": 0, "start": 0, "stop": 1, "step": 1})
+            y = b.add("binary", [y, b.add("linear", [row, w])], {"fn": "add"})
+        u = b.matrix(f"u {storage}", factors.reshape(48, 6) / 64, storage=storage)
+        v = b.matrix(f"v {storage}", factors.reshape(6, 48) / 64, storage=storage)
+        y = b.add("linear", [y, b.low_rank(f"uv {storage}", u, v)])
+    rare = b.matrix("rare", tall, storage="int8")
+    y = b.add("linear", [y, b.low_rank("rare of full", rare, b.matrix("square", tall + 0.5, storage="int8"))])
+    b.output("y", y)
+    return b.to_bytes()
+
+
+def winograd() -> bytes:
+    """A file with convolutions that Winograd's method takes."""
+    b = _core.Builder()
+    x = b.input("x", "float32", ["n", 32, 21, 23], [1, 32, 21, 23])
+    attrs = {"kernel": [3, 3], "stride": [1, 1], "padding": [[1, 1], [1, 1]], "dilation": [1, 1], "groups": 1}
+    weight = b.matrix("w", (((np.arange(33 * 288) % 17) - 8) / 64).astype(np.float32).reshape(33, 288)[:32].copy())
+    bias = b.tensor("bias", np.arange(32, dtype=np.float32))
+    y = b.add("conv", [x, weight, bias, x], {**attrs, "activation": {"fn": "relu"}})
+    b.output("y", b.add("conv", [y, weight, None, None], {**attrs, "activation": {"fn": "silu"}}))
+    return b.to_bytes()
+
+
+def places() -> bytes:
+    """A file of the ops that move and choose elements."""
+    b = _core.Builder()
+    x = b.input("x", "float32", ["n", 4, 6, 6], [2, 4, 6, 6])
+    ids = b.input("ids", "int64", ["n", 4], [2, 4])
+    y = b.add("pad", [x], {"padding": [[0, 0], [0, 0], [1, 2], [2, 1]], "mode": "circular"})
+    y = b.add("resize", [y], {"kind": "cubic", "output_size": [5, 7], "align_corners": True})
+    y = b.add("resize", [y], {"kind": "linear", "output_size": [6, 6]})
+    window = {"kernel": [2, 3], "stride": [1, 2], "dilation": [2, 1]}
+    columns = b.add("unfold", [y], {**window, "padding": [[1, 1], [0, 1]]})
+    columns = b.add("reshape", [columns], {"shape": ["n", 24, 6, 3]})
+    channel = b.tensor("channel", np.arange(4, dtype=np.float32))
+    y = b.add("fold", [columns, channel], {**window, "padding": [1, 0], "output_size": [6, 6]})
+    grid = b.add(
+        "permute", [b.add("slice", [y], {"axis": 1, "start": 0, "stop": 2, "step": 1})], {"axes": [0, 2, 3, 1]}
+    )
+    y = b.add("grid_sample", [y, grid], {"kind": "bilinear", "outside": "reflection", "align_corners": False})
+    y = b.add("matmul", [y, x])
+    b.output("where", b.add("arg_extreme", [y], {"axis": 1, "greatest": True, "keepdim": False}))
+    above = b.add("binary", [y, x], {"fn": "gt"})
+    b.output("any", b.add("truth", [above], {"all": False, "axes": [2, 3], "keepdim": False}))
+    y = b.add("where", [above, y, x])
+    y = b.add("map", [y], {"fn": "gelu"})
+    most, first = b.add("sort", [y], {"axis": 3, "descending": True, "k": 3})
+    most = b.add("scan", [most], {"fn": "sum", "axis": 2})
+    y = b.add("gather", [most, b.add("binary", [first, b.tensor("three", np.full(1, 3))], {"fn": "mod"})], {"axis": 3})
+    counted = b.add("arange", [], {"start": 0, "step": 1, "count": 4})
+    y = b.add("take", [y, counted], {"axis": 2, "from_end": True})
+    y = b.add("take", [y, ids], {"axis": 1})
+    y = b.add("reduce", [y], {"fn": "mean", "axes": [3, 4], "keepdim": False})
+    rows = b.add("scatter", [y, b.add("reshape", [ids], {"shape": ["n", 2, 2]}), y], {"axis": 2, "join": "add"})
+    b.output("rows", b.add("cast", [rows], {"dtype": "int64"}))
+    return b.to_bytes()
+
+
+#: Networks made here, which between them and the golden files have every op.
+MADE = [layers, integers, weights, winograd, places]
+
+
 def bases() -> dict[str, bytes]:
-    """What is mutated: the golden files, one a form of weight, and a network of every other op."""
+    """What is mutated: the golden files, one a form of weight, and the networks made here."""
     files = {path.stem: path.read_bytes() for path in sorted(GOLDEN.glob("*.goss"))}
-    return {**files, "network": network()}
+    return {**files, **{make.__name__: make() for make in MADE}}
 
 
 def taken(data: bytes) -> tuple[Any, list[bytes]]:
@@ -236,7 +354,7 @@ def mutant(seed: int, files: list[tuple[Any, list[bytes]]]) -> bytes:
 
 
 def resident(field: str) -> int:
-    """Bytes of memory this process has resident (`VmRSS`), or had at most since `begin` (`VmHWM`)."""
+    """Bytes this process has resident (`VmRSS`), had so at most since `begin` (`VmHWM`), or has mapped (`VmSize`)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
 
@@ -249,9 +367,10 @@ def begin() -> int:
 
 def attempt(data: bytes) -> bool:
     """Loads a file, runs it where its inputs are small; whether it ran. Raises where a promise is broken."""
-    before = begin()
+    # Every other file: what lies beside Winograd's convolutions is tried either way.
+    winograd, before = zlib.crc32(data) % 2 == 0, begin()
     try:
-        model = gossamer.load(data, threads=1, max_memory=MEMORY)
+        model = gossamer.load(data, threads=1, max_memory=MEMORY, winograd=winograd)
         grown = resident("VmHWM") - before
         assert grown <= 4 * len(data) + SLACK, f"loading took {grown} bytes for a file of {len(data)}"
         examples = list(zip(model.examples, model.inputs, strict=True))
@@ -275,8 +394,11 @@ def attempt(data: bytes) -> bool:
 def worker(first: int, last: int) -> None:
     """Tries the seeds of a range, saying which before each."""
     files, ran = [taken(data) for data in bases().values()], 0
+    resource.setrlimit(resource.RLIMIT_AS, (resident("VmSize") + ROOM, resource.RLIM_INFINITY))
     for seed in range(first, last):
         print(seed, flush=True)
+        limit = int(time.process_time()) + 1 + HANG
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
         ran += attempt(mutant(seed, files))
     print(f"ran {ran}", flush=True)
 
@@ -290,11 +412,11 @@ def watch(first: int, last: int) -> tuple[int, list[str]]:
         seed, reason = first, ""
         try:
             # Most files take a millisecond: a thousand of them may take what one may.
-            out, err = process.communicate(timeout=HANG + 0.02 * (last - first))
+            out, err = process.communicate(timeout=WAIT + 0.02 * (last - first))
         except subprocess.TimeoutExpired:
             process.kill()
             out, err = process.communicate()
-            reason = "hang"
+            reason = "waits"
         lines = out.split("\n")
         ran += sum(int(line.split()[1]) for line in lines if line.startswith("ran "))
         if process.returncode == 0:
@@ -305,6 +427,8 @@ def watch(first: int, last: int) -> tuple[int, list[str]]:
             # The machine was busy with something else.
             first = seed + 1
             continue
+        if process.returncode == -signal.SIGXCPU:
+            reason = "hangs"
         reason = reason or f"exit {process.returncode}: {err.strip()[-400:]}"
         path = HERE / f"found-{seed}.goss"
         path.write_bytes(mutant(seed, [taken(data) for data in bases().values()]))
@@ -317,7 +441,7 @@ def breaks(seed: int) -> bool:
     """Whether the file of a seed breaks a promise when it is tried by itself."""
     command = [sys.executable, __file__, "--worker", str(seed), str(seed + 1)]
     try:
-        done = subprocess.run(command, capture_output=True, check=False, timeout=HANG)
+        done = subprocess.run(command, capture_output=True, check=False, timeout=WAIT)
     except subprocess.TimeoutExpired:
         return True
     return done.returncode != 0
@@ -348,10 +472,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--mutations", type=int, default=20_000, help="how many files to try (default: 20000)")
     parser.add_argument("--seed", type=int, default=0, help="the first seed (default: 0)")
+    parser.add_argument("--write", type=Path, metavar="DIR", help="write the sound files there, and try nothing")
     parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         worker(*args.worker)
+        return 0
+    if args.write:
+        args.write.mkdir(parents=True, exist_ok=True)
+        for name, data in bases().items():
+            (args.write / f"{name}.goss").write_bytes(data)
         return 0
     for data in bases().values():
         if len(data) < 3000:

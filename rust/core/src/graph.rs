@@ -139,6 +139,13 @@ impl Graph {
         self.tensors.iter().map(meta_of).collect()
     }
 
+    /// Bytes of the forms that kernels keep of the weights, beside what the file holds.
+    pub fn form_bytes(&self) -> usize {
+        let form =
+            |tensor: &Tensor| if let Tensor::Matrix(matrix) = tensor { matrix.form_bytes() } else { 0 };
+        self.tensors.iter().map(form).fold(0, usize::saturating_add)
+    }
+
     /// Puts the dense matrix in the place of every sparse and low-rank one: what a runtime that knows nothing of compression
     /// would run, to compare with.
     ///

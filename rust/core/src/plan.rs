@@ -71,6 +71,8 @@ pub struct Plan {
     pub scratch: usize,
     /// Threads it is made for.
     pub threads: usize,
+    /// Bytes of the forms that kernels keep of the weights, those of earlier plans included.
+    pub forms: usize,
 }
 
 impl Plan {
@@ -244,7 +246,7 @@ pub fn plan(graph: &Graph, shapes: &[&[usize]], means: Means) -> Result<Plan> {
     let inputs = inferred.values[..graph.inputs.len()].to_vec();
     let (steps, arena) = planner.place()?;
     let scratch = steps.iter().map(|planned| planned.step.scratch).max().unwrap_or(0).next_multiple_of(ALIGN);
-    Ok(Plan { steps, inputs, outputs, arena, scratch, threads: means.threads })
+    Ok(Plan { steps, inputs, outputs, arena, scratch, threads: means.threads, forms: graph.form_bytes() })
 }
 
 impl Planner<'_> {

@@ -31,7 +31,7 @@ pub struct Options {
     pub threads: usize,
     /// Whether 3 x 3 convolutions may be computed by Winograd's method, which is faster and rounds more.
     pub winograd: bool,
-    /// Bytes a run may use beside weights.
+    /// Bytes a run may use beside the file's weights: buffers, outputs, and the forms that kernels keep of weights.
     pub max_memory: usize,
 }
 
@@ -59,7 +59,7 @@ impl Model {
     /// A model of a graph. Its plan for the shapes it was built with is made at once, so that what cannot run fails here.
     ///
     /// # Errors
-    /// [`Error::Graph`] where an op cannot run.
+    /// [`Error::Graph`] where an op cannot run; [`Error::Memory`] where forms of the weights take more than `max_memory`.
     pub fn new(graph: Graph, options: Options) -> Result<Model> {
         let model = Model { graph, options, plans: Mutex::new(vec![]), contexts: Mutex::new(vec![]) };
         model.example_plan()?;
@@ -88,7 +88,8 @@ impl Model {
     /// The plan for input shapes.
     ///
     /// # Errors
-    /// [`Error::Shape`] where they do not fit; [`Error::Graph`] where an op cannot run so.
+    /// [`Error::Shape`] where they do not fit; [`Error::Graph`] where an op cannot run so; [`Error::Memory`] where the forms
+    /// that kernels keep of the weights take more than `max_memory`.
     pub fn plan(&self, shapes: &[&[usize]]) -> Result<Arc<Plan>> {
         let fits =
             |plan: &Plan| plan.inputs.iter().map(|meta| meta.shape.as_slice()).eq(shapes.iter().copied());
@@ -98,11 +99,19 @@ impl Model {
             plans[..=at].rotate_right(1);
             return Ok(Arc::clone(&plans[0]));
         }
-        let Options { tier, threads, winograd, .. } = self.options;
+        let Options { tier, threads, winograd, max_memory } = self.options;
         let means = Means { tier, threads, winograd };
         let made = contain(|| plan(&self.graph, shapes, means));
         let made = Arc::new(
             made.map_err(|text| Error::Graph(format!("planning failed, a bug in gossamer: {text}")))??,
+        );
+        ensure!(
+            made.forms <= max_memory,
+            Memory,
+            "the forms that kernels keep of the weights take {} bytes, more than the {max_memory} that may be used: load \
+             with a larger max_memory{}",
+            made.forms,
+            if winograd { ", or without Winograd's method" } else { "" }
         );
         if let Ok(mut plans) = self.plans.try_lock() {
             plans.insert(0, Arc::clone(&made));
@@ -135,13 +144,14 @@ impl Model {
         self.execute(plan, inputs, outputs, Some(times))
     }
 
-    /// Checks that a run of a plan, outputs included, takes no more than `max_memory`; what allocates them asks first.
+    /// Checks that a run of a plan, outputs and the forms of weights included, takes no more than `max_memory`; what
+    /// allocates outputs asks first.
     ///
     /// # Errors
     /// [`Error::Memory`] where it takes more.
     pub fn admit(&self, plan: &Plan) -> Result<()> {
         let outputs = plan.outputs.iter().map(|meta| meta.bytes().unwrap_or(usize::MAX));
-        let need = outputs.fold(plan.bytes(), usize::saturating_add);
+        let need = outputs.fold(plan.bytes().saturating_add(plan.forms), usize::saturating_add);
         ensure!(
             need <= self.options.max_memory,
             Memory,

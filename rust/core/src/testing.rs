@@ -1,7 +1,11 @@
-//! What kernel tests share: seeded numbers, aligned buffers, the error bound of a float sum, a walk over a table.
+//! What kernel tests share: seeded numbers and weights, aligned buffers, sums in float64 and their error bound, a walk over
+//! a table.
 
 use crate::isa::Tier;
 use crate::kernels::Impl;
+use crate::kernels::strip::Epilogue;
+use crate::weight::Number;
+use half::f16;
 
 /// A small seeded generator (xorshift), so that a failure repeats.
 #[derive(Clone, Debug)]
@@ -85,6 +89,66 @@ impl<T> std::ops::DerefMut for Aligned<T> {
 /// Stability of Numerical Algorithms*, section 3.1).
 pub(crate) fn sum_bound(k: usize, magnitude: f64) -> f64 {
     (k as f64 + 2.0) * f64::from(f32::EPSILON) / 2.0 * magnitude + f64::from(f32::MIN_POSITIVE)
+}
+
+/// A type of stored values, as the tests make and read them.
+pub(crate) trait Value: Number {
+    /// The value nearest to a number of `[-1, 1]`, the largest integer standing for one.
+    fn from_unit(x: f32) -> Self;
+    /// The number it is.
+    fn float(self) -> f32;
+}
+
+impl Value for f32 {
+    fn from_unit(x: f32) -> f32 {
+        x
+    }
+    fn float(self) -> f32 {
+        self
+    }
+}
+
+impl Value for f16 {
+    fn from_unit(x: f32) -> f16 {
+        f16::from_f32(x)
+    }
+    fn float(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+impl Value for i8 {
+    fn from_unit(x: f32) -> i8 {
+        (x * 127.0).round() as i8
+    }
+    fn float(self) -> f32 {
+        f32::from(self)
+    }
+}
+
+/// One element of a product in float64, and the most a float32 kernel may be off: `weights` times `x`, zeros left out, then
+/// the epilogue of row `r` with `residual`.
+pub(crate) fn product_of(
+    weights: impl IntoIterator<Item = f32>,
+    x: impl Fn(usize) -> f32,
+    (r, epilogue): (usize, &Epilogue<'_>),
+    residual: Option<f32>,
+) -> (f64, f64) {
+    let (mut sum, mut magnitude, mut terms) = (0.0, 0.0, 3);
+    for (c, weight) in weights.into_iter().enumerate().filter(|&(_, weight)| weight != 0.0) {
+        let product = f64::from(weight) * f64::from(x(c));
+        sum += product;
+        magnitude += product.abs();
+        terms += 1;
+    }
+    let scale = f64::from(epilogue.scale.map_or(1.0, |scale| scale[r]));
+    let (mut y, mut size) = (scale * sum, scale.abs() * magnitude);
+    for addend in [epilogue.bias.map(|bias| bias[r]), residual].into_iter().flatten() {
+        y += f64::from(addend);
+        size += f64::from(addend).abs();
+    }
+    let [lo, hi] = epilogue.clamp.map(f64::from);
+    (y.clamp(lo, hi), sum_bound(terms, size))
 }
 
 /// Runs a test on every entry of a table that this processor has. `GOSSAMER_REQUIRE_ISA` (tiers, separated by commas)

@@ -16,7 +16,8 @@ const MEMORY: usize = 16 << 20;
 fuzz_target!(|bytes: &[u8]| {
     let Ok(graph) = read(Source::Bytes(bytes)) else { return };
     let tier = Tier::choose(None).expect("the best tier is there");
-    let model = match Model::new(graph, Options { tier, threads: 1, winograd: false, max_memory: MEMORY }) {
+    let winograd = bytes.len().is_multiple_of(2);
+    let model = match Model::new(graph, Options { tier, threads: 1, winograd, max_memory: MEMORY }) {
         Ok(model) => model,
         // A panic that was contained is one still.
         Err(error) => return assert!(!error.to_string().contains("a bug in gossamer"), "{error}"),

@@ -189,6 +189,29 @@ pub(super) mod tests {
         pub(in crate::kernels) offset: usize,
     }
 
+    /// What a window sees of `x`, in the plainest loops, and how many of its taps lie in the padding.
+    pub(in crate::kernels) fn seen<T: Copy>(
+        w: &Window2,
+        after: [usize; 2],
+        x: &[T],
+        oy: usize,
+        ox: usize,
+    ) -> (Vec<T>, usize) {
+        let (mut found, mut padding) = (Vec::new(), 0);
+        for ty in 0..w.kernel[0] {
+            for tx in 0..w.kernel[1] {
+                let y = (oy * w.stride[0] + ty * w.dilation[0]) as i64 - w.pad[0] as i64;
+                let column = (ox * w.stride[1] + tx * w.dilation[1]) as i64 - w.pad[1] as i64;
+                if (0..w.h as i64).contains(&y) && (0..w.w as i64).contains(&column) {
+                    found.push(x[y as usize * w.w + column as usize]);
+                } else if y < (w.h + after[0]) as i64 && column < (w.w + after[1]) as i64 {
+                    padding += 1;
+                }
+            }
+        }
+        (found, padding)
+    }
+
     /// Every kernel, stride and dilation the tiers have a path of their own for, over plane sizes around the vectors'
     /// widths; then arbitrary ones. Output sizes are those of some padding after the plane, not always the one before.
     pub(in crate::kernels) fn cases() -> Vec<Case> {

@@ -23,12 +23,7 @@ impl Operator for ArgExtreme {
     const ARITY: (usize, usize) = (1, 1);
 
     fn infer(&self, args: &Args<'_>) -> Result<Vec<Meta>> {
-        let x = args.meta(0)?;
-        ensure!(
-            matches!(x.dtype, DType::Float32 | DType::Int64),
-            Graph,
-            "input {x}: expected float32 or int64"
-        );
+        let x = args.number(0)?;
         let shape = reduced(x, &[self.axis], self.keepdim)?;
         let empty = x.shape[self.axis] == 0 && shape.iter().all(|&d| d > 0);
         ensure!(!empty, Shape, "input {x}: axis {} is empty", self.axis);

@@ -7,7 +7,7 @@ use super::frame::Shared;
 use super::integer::{self, Quantized};
 use super::product::{Parts, cut};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
-use crate::error::{Result, ensure};
+use crate::error::Result;
 use crate::isa::Tier;
 use crate::kernels::gemm_i8::Blocks;
 use crate::kernels::pack::{self, Fill, Gather, LANES_U8, RunGather, Taps};
@@ -37,38 +37,7 @@ impl Operator for ConvI8 {
 
     fn infer(&self, args: &Args<'_>) -> Result<Vec<Meta>> {
         let (x, geometry) = (args.meta(0)?, &self.geometry);
-        let window = geometry.window(x)?;
-        let taps = window.kernel()[0] * window.kernel()[1];
-        ensure!(
-            geometry.groups > 0 && x.shape[1].is_multiple_of(geometry.groups),
-            Graph,
-            "input {x}: its channels are no {} groups",
-            geometry.groups
-        );
-        let k = (x.shape[1] / geometry.groups).saturating_mul(taps);
-        let m = if geometry.is_depthwise(x) {
-            let m = args.meta(1)?.shape.first().copied().unwrap_or(0);
-            args.plain(1, DType::Int8, m.saturating_mul(taps))?;
-            m
-        } else {
-            let weight = integer::matrix(args)?;
-            ensure!(
-                weight.k() == k && weight.groups() == geometry.groups && k > 0,
-                Graph,
-                "weight is {} x {} in {} groups, input {x} wants {k} columns in {}",
-                weight.m(),
-                weight.k(),
-                weight.groups(),
-                geometry.groups
-            );
-            weight.m()
-        };
-        ensure!(
-            m.is_multiple_of(geometry.groups),
-            Graph,
-            "{m} output channels are no {} groups",
-            geometry.groups
-        );
+        let (m, k) = geometry.weight(args, DType::Int8, integer::matrix)?;
         Ok(vec![self.quantized.infer(args, m, k, geometry.output(x, m)?)?])
     }
 

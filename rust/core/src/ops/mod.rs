@@ -100,6 +100,17 @@ impl<'a> Args<'a> {
         }
     }
 
+    /// As [`Args::meta`], for an operand of float32 or int64.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] where it is of another type.
+    pub fn number(&self, i: usize) -> Result<&'a Meta> {
+        let x = self.meta(i)?;
+        let sound = matches!(x.dtype, DType::Float32 | DType::Int64);
+        ensure!(sound, Graph, "input {x}: expected float32 or int64");
+        Ok(x)
+    }
+
     /// Operand `i`, which the file must hold as a matrix.
     ///
     /// # Errors

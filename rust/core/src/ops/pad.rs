@@ -23,6 +23,21 @@ pub enum Mode {
     Circular,
 }
 
+impl Mode {
+    /// The element that lies `i` from the first of `n`, or none where it is the constant.
+    fn source(self, i: isize, n: usize) -> Option<usize> {
+        let last = n as isize - 1;
+        let at = match self {
+            Mode::Reflect if i < 0 => -i,
+            Mode::Reflect if i > last => 2 * last - i,
+            Mode::Constant | Mode::Reflect => i,
+            Mode::Replicate => i.clamp(0, last.max(0)),
+            Mode::Circular => i.rem_euclid(n.max(1) as isize),
+        };
+        usize::try_from(at).ok().filter(|&at| at < n)
+    }
+}
+
 /// Attributes of `pad`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,19 +66,6 @@ impl Pad {
         }
         Ok(amounts)
     }
-
-    /// The element that lies `i` from the first of `n`, or none where it is the constant.
-    fn source(&self, i: isize, n: usize) -> Option<usize> {
-        let last = n as isize - 1;
-        let at = match self.mode {
-            Mode::Reflect if i < 0 => -i,
-            Mode::Reflect if i > last => 2 * last - i,
-            Mode::Constant | Mode::Reflect => i,
-            Mode::Replicate => i.clamp(0, last.max(0)),
-            Mode::Circular => i.rem_euclid(n.max(1) as isize),
-        };
-        usize::try_from(at).ok().filter(|&at| at < n)
-    }
 }
 
 impl Operator for Pad {
@@ -88,43 +90,42 @@ impl Operator for Pad {
         let amounts = self.amounts(x, &site.args)?;
         // The last axis that is padded; what lies behind it is copied whole.
         let Some(last) = amounts.iter().rposition(|pair| *pair != [0, 0]) else { return Ok(Prepared::Alias) };
-        let unit: usize = x.shape[last + 1..].iter().product();
-        let sources: Vec<Vec<Option<usize>>> = (0..=last)
-            .map(|axis| {
-                let low = amounts[axis][0] as isize;
-                (0..out.shape[axis]).map(|i| self.source(i as isize - low, x.shape[axis])).collect()
-            })
-            .collect();
-        let mut walk = Walk {
-            sources,
-            runs: vec![],
-            rows: out.shape[..last].iter().product(),
-            unit,
-            extents: x.shape[..=last].to_vec(),
+        let sizes = x.shape.iter().zip(&out.shape).zip(&amounts);
+        let axes: Vec<Axis> =
+            sizes.map(|((&n, &out), &[low, _])| Axis { low, n, out }).take(last + 1).collect();
+        let walk = Walk {
+            mode: self.mode,
+            rows: if out.shape.contains(&0) { 0 } else { out.shape[..last].iter().product() },
+            unit: x.shape[last + 1..].iter().product(),
+            axes,
         };
-        for &source in &walk.sources[last] {
-            match walk.runs.last_mut() {
-                Some((Some(first), len)) if source == Some(*first + *len) => *len += 1,
-                Some((None, len)) if source.is_none() => *len += 1,
-                _ => walk.runs.push((source, 1)),
-            }
-        }
         let size = out.dtype.size();
         Ok(Step::new("pad/scalar", move |frame: &Frame<'_>| by_size!(size, fill(frame, &walk))).into())
     }
 }
 
+/// An axis: elements before the operand's, the operand's, and all of the output's.
+struct Axis {
+    low: usize,
+    n: usize,
+    out: usize,
+}
+
 struct Walk {
-    /// For each axis up to the last that is padded, where each index of the output comes from.
-    sources: Vec<Vec<Option<usize>>>,
-    /// The last of these as runs: first index and length.
-    runs: Vec<(Option<usize>, usize)>,
-    /// Rows of the output: the product of the axes before that one.
+    mode: Mode,
+    /// The axes up to the last that is padded.
+    axes: Vec<Axis>,
+    /// Rows of the output, of that last axis each; none where the output has no elements.
     rows: usize,
     /// Elements that stay together.
     unit: usize,
-    /// The operand's sizes of these axes.
-    extents: Vec<usize>,
+}
+
+impl Walk {
+    /// Where index `i` of the output comes from along an axis.
+    fn source(&self, axis: &Axis, i: usize) -> Option<usize> {
+        self.mode.source(i as isize - axis.low as isize, axis.n)
+    }
 }
 
 fn fill<T: bytemuck::Pod + Sync>(frame: &Frame<'_>, walk: &Walk) {
@@ -132,33 +133,36 @@ fn fill<T: bytemuck::Pod + Sync>(frame: &Frame<'_>, walk: &Walk) {
     let value =
         frame.inputs.get(1).filter(|operand| operand.len > 0).map_or(T::zeroed(), |_| frame.input::<T>(1)[0]);
     let out = Shared(frame.output_ptr::<T>(0));
-    let (own, outer) = walk.sources.split_last().expect("an axis is padded");
-    let inner = walk.extents[outer.len()];
-    let width = own.len() * walk.unit;
+    let (own, outer) = walk.axes.split_last().expect("an axis is padded");
+    let width = own.out * walk.unit;
     let group = (16 * 1024 / width.max(1)).max(1);
     frame.pool.run(walk.rows.div_ceil(group), &|item, _| {
         for row in item * group..((item + 1) * group).min(walk.rows) {
             // SAFETY: rows of the output follow each other; each is one item's.
-            let mut out = unsafe { out.part(row * width, (row + 1) * width) };
+            let out = unsafe { out.part(row * width, (row + 1) * width) };
             let (mut rest, mut from, mut stride) = (row, Some(0), 1);
-            for (sources, &extent) in outer.iter().zip(&walk.extents).rev() {
-                from = from.zip(sources[rest % sources.len()]).map(|(from, at)| from + at * stride);
-                rest /= sources.len();
-                stride *= extent;
+            for axis in outer.iter().rev() {
+                from = from.zip(walk.source(axis, rest % axis.out)).map(|(from, at)| from + at * stride);
+                rest /= axis.out;
+                stride *= axis.n;
             }
             let Some(from) = from else {
                 out.fill(value);
                 continue;
             };
-            for &(first, len) in &walk.runs {
-                let (part, left) = out.split_at_mut(len * walk.unit);
-                match first {
-                    Some(first) => {
-                        part.copy_from_slice(&x[(from * inner + first) * walk.unit..][..part.len()]);
-                    }
-                    None => part.fill(value),
+            let x = &x[from * own.n * walk.unit..][..own.n * walk.unit];
+            let (before, out) = out.split_at_mut(own.low * walk.unit);
+            let (within, after) = out.split_at_mut(x.len());
+            within.copy_from_slice(x);
+            for (out, first) in [(before, 0), (after, own.low + own.n)] {
+                if walk.mode == Mode::Constant {
+                    out.fill(value);
+                    continue;
                 }
-                out = left;
+                for (i, out) in out.chunks_exact_mut(walk.unit).enumerate() {
+                    let at = walk.source(own, first + i).expect("what is not constant comes from somewhere");
+                    out.copy_from_slice(&x[at * walk.unit..][..walk.unit]);
+                }
             }
         }
     });

@@ -8,10 +8,10 @@
 use super::frame::Shared;
 use super::size::Size;
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants, by_size};
-use crate::error::{Result, ensure};
+use crate::error::{Error, Result, ensure};
 use crate::kernels::{pick, quantize};
 use crate::tensor::{DType, Meta, Planes};
-use bytemuck::Pod;
+use bytemuck::{Pod, Zeroable};
 use serde::{Deserialize, Serialize};
 
 /// How an element between others is made.
@@ -44,11 +44,60 @@ pub struct Resize {
     pub scales: Option<Vec<f64>>,
 }
 
-/// An axis' taps: as many for each output.
-#[derive(Clone, Debug)]
-struct Taps {
-    each: usize,
-    taps: Vec<(usize, f32)>,
+/// An element of the input along an axis, and its weight.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct Tap {
+    at: u32,
+    weight: f32,
+}
+
+/// An axis: for each of its `out` outputs, a few taps of the `n` inputs. They are worked out when they are needed: a file
+/// may name more outputs than a run would ever be allowed.
+#[derive(Clone, Copy, Debug)]
+struct Axis {
+    kind: Kind,
+    align_corners: bool,
+    n: usize,
+    out: usize,
+    /// Inputs from one output to the next.
+    ratio: f32,
+}
+
+impl Axis {
+    /// Taps of an output.
+    fn each(&self) -> usize {
+        match self.kind {
+            Kind::Nearest | Kind::NearestExact => 1,
+            Kind::Linear => 2,
+            Kind::Cubic => 4,
+        }
+    }
+
+    /// The taps of an output, the first [`each`](Axis::each) of these.
+    fn taps(&self, o: usize) -> [Tap; 4] {
+        let last = self.n as isize - 1;
+        let tap = |i: isize, weight| Tap { at: i.clamp(0, last) as u32, weight };
+        let (o, ratio) = (o as f32, self.ratio);
+        let source = if self.align_corners { o * ratio } else { (o + 0.5) * ratio - 0.5 };
+        match self.kind {
+            Kind::Nearest => [tap((o * ratio).floor() as isize, 1.0); 4],
+            Kind::NearestExact => [tap(((o + 0.5) * ratio).floor() as isize, 1.0); 4],
+            Kind::Linear => {
+                let source = source.max(0.0);
+                let first = (source as isize).clamp(0, last);
+                let t = (source - first as f32).clamp(0.0, 1.0);
+                let (near, far) = (tap(first, 1.0 - t), tap(first + 1, t));
+                [near, far, far, far]
+            }
+            Kind::Cubic => {
+                let first = source.floor();
+                let weights = cubic((source - first).clamp(0.0, 1.0));
+                let first = (first as isize).saturating_sub(1);
+                std::array::from_fn(|i| tap(first.saturating_add(i as isize), weights[i]))
+            }
+        }
+    }
 }
 
 /// Keys' kernel at the distances of four taps from a point `t` behind the second.
@@ -60,7 +109,7 @@ pub(super) fn cubic(t: f32) -> [f32; 4] {
 }
 
 impl Resize {
-    fn taps(&self, n: usize, out: usize, scale: Option<f64>) -> Taps {
+    fn axis(&self, n: usize, out: usize, scale: Option<f64>) -> Axis {
         let ratio = match scale {
             _ if self.align_corners => {
                 if out > 1 {
@@ -72,31 +121,7 @@ impl Resize {
             Some(scale) if scale > 0.0 => (1.0 / scale) as f32,
             _ => n as f32 / out as f32,
         };
-        let last = n as isize - 1;
-        let held = |i: isize| i.clamp(0, last) as usize;
-        let mut taps = vec![];
-        for o in 0..out {
-            let o = o as f32;
-            let source = if self.align_corners { o * ratio } else { (o + 0.5) * ratio - 0.5 };
-            match self.kind {
-                Kind::Nearest => taps.push((held((o * ratio).floor() as isize), 1.0)),
-                Kind::NearestExact => taps.push((held(((o + 0.5) * ratio).floor() as isize), 1.0)),
-                Kind::Linear => {
-                    let source = source.max(0.0);
-                    let first = held(source as isize);
-                    let t = (source - first as f32).clamp(0.0, 1.0);
-                    taps.extend([(first, 1.0 - t), (held(first as isize + 1), t)]);
-                }
-                Kind::Cubic => {
-                    let first = source.floor();
-                    let t = (source - first).clamp(0.0, 1.0);
-                    taps.extend(
-                        cubic(t).iter().enumerate().map(|(i, &w)| (held(first as isize - 1 + i as isize), w)),
-                    );
-                }
-            }
-        }
-        Taps { each: taps.len() / out.max(1), taps }
+        Axis { kind: self.kind, align_corners: self.align_corners, n, out, ratio }
     }
 
     fn sizes(&self, args: &Args<'_>) -> Result<Vec<usize>> {
@@ -139,59 +164,42 @@ impl Operator for Resize {
     fn prepare(&self, site: &Site<'_>) -> Result<Prepared> {
         let x = site.args.meta(0)?;
         let sizes = self.sizes(&site.args)?;
+        let far = x.shape[2..].iter().find(|&&n| u32::try_from(n).is_err());
+        ensure!(far.is_none(), Shape, "input {x} has a plane with a side beyond 2^32");
         let along = |axis: usize| {
             let scale = self.scales.as_ref().map(|scales| scales[axis]);
-            self.taps(x.shape[2 + axis], sizes[axis], scale)
+            self.axis(x.shape[2 + axis], sizes[axis], scale)
         };
         let columns = along(sizes.len() - 1);
-        let one = Taps { each: 1, taps: vec![(0, 1.0)] };
+        let one = Axis { kind: Kind::Nearest, align_corners: false, n: 1, out: 1, ratio: 1.0 };
         let rows = if sizes.len() == 2 { along(0) } else { one };
         let (from, to) = (Planes::of(x, site.layouts[0]), Planes::of(&site.outputs[0], site.layout));
         let planes = if to.plane == 0 { 0 } else { to.n * to.channels };
-        let walk = Walk { rows, columns, w: x.shape[x.shape.len() - 1], from, to, planes };
+        // Bytes are mixed from two rows of floats.
+        let mixes = x.dtype == DType::UInt8 && self.kind == Kind::Linear;
+        let each = columns.each() * size_of::<Tap>() + if mixes { 2 * size_of::<f32>() } else { 0 };
+        let scratch = columns.out.checked_mul(each).filter(|&bytes| bytes < usize::MAX / 4);
+        let scratch =
+            scratch.ok_or_else(|| Error::Shape(format!("{} does not fit in memory", site.outputs[0])))?;
+        let walk = Walk { rows, columns, w: columns.n, from, to, planes };
         let size = x.dtype.size();
-        if matches!(self.kind, Kind::Nearest | Kind::NearestExact) {
-            return Ok(Step::new("resize/scalar", move |frame: &Frame<'_>| {
-                by_size!(size, copied(frame, &walk));
-            })
-            .into());
-        }
-        if x.dtype == DType::UInt8 {
+        let mut step = if matches!(self.kind, Kind::Nearest | Kind::NearestExact) {
+            Step::new("resize/scalar", move |frame: &Frame<'_>| by_size!(size, copied(frame, &walk)))
+        } else if mixes {
             let (tier, blend) = pick(quantize::BLEND, site.tier);
-            let scratch = 2 * walk.width() * size_of::<f32>();
-            let mut step = Step::new(format!("resize/{tier}"), move |frame: &Frame<'_>| {
-                mixed(frame, &walk, blend);
-            });
-            step.scratch = scratch;
-            return Ok(step.into());
-        }
-        Ok(Step::new("resize/scalar", move |frame: &Frame<'_>| {
-            let Walk { rows, columns, w, .. } = &walk;
-            walk.each(frame, |x: &[f32], out: &mut [f32], _| {
-                for (out, rows) in out.chunks_exact_mut(walk.width()).zip(rows.each()) {
-                    for (out, columns) in out.iter_mut().zip(columns.each()) {
-                        let row = |y: usize| {
-                            columns.iter().map(|&(at, weight)| x[y * w + at] * weight).sum::<f32>()
-                        };
-                        *out = rows.iter().map(|&(y, weight)| row(y) * weight).sum();
-                    }
-                }
-            });
-        })
-        .into())
-    }
-}
-
-impl Taps {
-    fn each(&self) -> std::slice::ChunksExact<'_, (usize, f32)> {
-        self.taps.chunks_exact(self.each)
+            Step::new(format!("resize/{tier}"), move |frame: &Frame<'_>| mixed(frame, &walk, blend))
+        } else {
+            Step::new("resize/scalar", move |frame: &Frame<'_>| weighted(frame, &walk))
+        };
+        step.scratch = scratch;
+        Ok(step.into())
     }
 }
 
 /// What becomes of each plane.
 struct Walk {
-    rows: Taps,
-    columns: Taps,
+    rows: Axis,
+    columns: Axis,
     /// Elements of a row of the input.
     w: usize,
     from: Planes,
@@ -200,78 +208,107 @@ struct Walk {
     planes: usize,
 }
 
-impl Walk {
-    /// Elements of a row of the output.
-    fn width(&self) -> usize {
-        self.columns.taps.len() / self.columns.each
-    }
+/// Elements of output for which the taps of a row are worked out once.
+const GROUP: usize = 1 << 14;
 
-    /// Hands each plane of the input on with that of the output, and the worker that has it.
-    fn each<T: Pod + Sync>(&self, frame: &Frame<'_>, body: impl Fn(&[T], &mut [T], usize) + Sync) {
+impl Walk {
+    /// Hands each plane of the input on with that of the output, the taps of a row, and the worker's scratch behind these.
+    fn each<T: Pod + Sync>(
+        &self,
+        frame: &Frame<'_>,
+        body: impl Fn(&[T], &mut [T], &[Tap], Shared<f32>) + Sync,
+    ) {
         let (x, out) = (frame.input::<T>(0), Shared(frame.output_ptr::<T>(0)));
-        frame.pool.run(self.planes, &|item, worker| {
-            let x = &x[item * self.from.pitch..][..self.from.plane];
-            let start = item * self.to.pitch;
-            // SAFETY: the output holds that many planes, a pitch apart; each is one item's.
-            body(x, unsafe { out.part(start, start + self.to.plane) }, worker);
+        let (each, taps) = (self.columns.each(), self.columns.each() * self.columns.out);
+        let group = (GROUP / self.to.plane.max(1)).max(1);
+        frame.pool.run(self.planes.div_ceil(group), &|item, worker| {
+            let scratch = Shared(frame.scratch_ptr::<Tap>(worker));
+            // SAFETY: scratch holds them, and is this worker's.
+            let columns = unsafe { scratch.part(0, taps) };
+            for (o, to) in columns.chunks_exact_mut(each).enumerate() {
+                to.copy_from_slice(&self.columns.taps(o)[..each]);
+            }
+            let rest = Shared(scratch.get().wrapping_add(taps).cast());
+            for plane in item * group..((item + 1) * group).min(self.planes) {
+                let x = &x[plane * self.from.pitch..][..self.from.plane];
+                let start = plane * self.to.pitch;
+                // SAFETY: the output holds that many planes, a pitch apart; each is one item's.
+                body(x, unsafe { out.part(start, start + self.to.plane) }, columns, rest);
+            }
         });
     }
+
+    /// Rows of a plane of the output, each with its taps.
+    fn rows<'a, T>(&'a self, out: &'a mut [T]) -> impl Iterator<Item = (&'a mut [T], [Tap; 4])> {
+        out.chunks_exact_mut(self.columns.out).enumerate().map(|(o, out)| (out, self.rows.taps(o)))
+    }
+}
+
+/// Every element is a weighted sum.
+fn weighted(frame: &Frame<'_>, walk: &Walk) {
+    let (down, across) = (walk.rows.each(), walk.columns.each());
+    walk.each(frame, |x: &[f32], out: &mut [f32], columns, _| {
+        for (out, rows) in walk.rows(out) {
+            for (out, columns) in out.iter_mut().zip(columns.chunks_exact(across)) {
+                let row = |y: u32| {
+                    let x = &x[y as usize * walk.w..];
+                    columns.iter().map(|tap| x[tap.at as usize] * tap.weight).sum::<f32>()
+                };
+                *out = rows[..down].iter().map(|tap| row(tap.at) * tap.weight).sum();
+            }
+        }
+    });
 }
 
 /// Every element is one of the input's.
 fn copied<T: Pod + Sync>(frame: &Frame<'_>, walk: &Walk) {
-    walk.each(frame, |x: &[T], out: &mut [T], _| {
-        let width = walk.width();
-        let mut last = None;
-        for (i, &(y, _)) in walk.rows.taps.iter().enumerate() {
-            if last == Some(y) {
-                out.copy_within((i - 1) * width..i * width, i * width);
-                continue;
+    walk.each(frame, |x: &[T], out: &mut [T], columns, _| {
+        let mut last: Option<(u32, &[T])> = None;
+        for (out, [Tap { at: y, .. }, ..]) in walk.rows(out) {
+            match last {
+                Some((same, row)) if same == y => out.copy_from_slice(row),
+                _ => {
+                    let row = &x[y as usize * walk.w..][..walk.w];
+                    for (out, tap) in out.iter_mut().zip(columns) {
+                        *out = row[tap.at as usize];
+                    }
+                }
             }
-            let row = &x[y * walk.w..][..walk.w];
-            for (out, &(at, _)) in out[i * width..][..width].iter_mut().zip(&walk.columns.taps) {
-                *out = row[at];
-            }
-            last = Some(y);
+            last = Some((y, out));
         }
     });
 }
 
 /// Bytes between others: along each of two rows, which are kept while they last, and then between these.
 fn mixed(frame: &Frame<'_>, walk: &Walk, blend: quantize::BlendFn) {
-    let width = walk.width();
-    walk.each(frame, |x: &[u8], out: &mut [u8], worker| {
-        let scratch = Shared(frame.scratch_ptr::<f32>(worker));
-        // SAFETY: scratch holds two rows, and is this worker's.
+    let width = walk.columns.out;
+    walk.each(frame, |x: &[u8], out: &mut [u8], columns, scratch| {
+        // SAFETY: scratch holds two rows behind the taps, and is this worker's.
         let (mut first, mut second) = unsafe { scratch.part(0, 2 * width) }.split_at_mut(width);
-        let fill = |row: &mut [f32], y: usize| {
-            let x = &x[y * walk.w..][..walk.w];
-            for (out, taps) in row.iter_mut().zip(walk.columns.each()) {
-                let &[(left, near), (right, far)] = taps else { unreachable!("two taps on an axis") };
-                *out = f32::from(x[left]) * near + f32::from(x[right]) * far;
+        let fill = |row: &mut [f32], y: u32| {
+            let x = &x[y as usize * walk.w..][..walk.w];
+            for (out, taps) in row.iter_mut().zip(columns.as_chunks::<2>().0) {
+                let [near, far] = taps.map(|tap| f32::from(x[tap.at as usize]) * tap.weight);
+                *out = near + far;
             }
         };
         let mut held = [None; 2];
-        for (out, taps) in out.chunks_exact_mut(width).zip(walk.rows.each()) {
+        for (out, [upper, lower, ..]) in walk.rows(out) {
             // A plane of one dimension has one row, which is mixed with itself.
-            let ((upper, near), (lower, far)) = match *taps {
-                [(y, weight)] => ((y, weight), (y, 0.0)),
-                [upper, lower] => (upper, lower),
-                _ => unreachable!("two taps on an axis"),
-            };
-            if held[0] != Some(upper) && held[1] == Some(upper) {
+            let far = if walk.rows.each() == 1 { 0.0 } else { lower.weight };
+            if held[0] != Some(upper.at) && held[1] == Some(upper.at) {
                 std::mem::swap(&mut first, &mut second);
                 held.swap(0, 1);
             }
             for (row, (held, y)) in
-                [&mut *first, &mut *second].into_iter().zip(held.iter_mut().zip([upper, lower]))
+                [&mut *first, &mut *second].into_iter().zip(held.iter_mut().zip([upper.at, lower.at]))
             {
                 if *held != Some(y) {
                     fill(row, y);
                     *held = Some(y);
                 }
             }
-            blend([near, far], first, second, out);
+            blend([upper.weight, far], first, second, out);
         }
     });
 }

@@ -117,24 +117,8 @@ fn adaptive(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::window::tests::cases;
+    use crate::kernels::window::tests::{cases, seen};
     use crate::testing::{Aligned, Rng, for_each_impl};
-
-    fn seen(w: &Window2, after: [usize; 2], x: &[u8], oy: usize, ox: usize) -> (Vec<u8>, usize) {
-        let (mut found, mut padding) = (Vec::new(), 0);
-        for ty in 0..w.kernel[0] {
-            for tx in 0..w.kernel[1] {
-                let y = (oy * w.stride[0] + ty * w.dilation[0]) as i64 - w.pad[0] as i64;
-                let column = (ox * w.stride[1] + tx * w.dilation[1]) as i64 - w.pad[1] as i64;
-                if (0..w.h as i64).contains(&y) && (0..w.w as i64).contains(&column) {
-                    found.push(x[y as usize * w.w + column as usize]);
-                } else if y < (w.h + after[0]) as i64 && column < (w.w + after[1]) as i64 {
-                    padding += 1;
-                }
-            }
-        }
-        (found, padding)
-    }
 
     /// The contract's formula, in the plainest steps.
     fn exact(values: &[u8], count: usize, how: Rescale) -> u8 {

@@ -157,6 +157,18 @@ fn to_bytes<S: Simd>(s: S, y: S::F, [lo, hi]: [S::F; 2], zero_point: S::I) -> S:
     s.add_int(s.to_int(s.clamp(y, lo, hi)), zero_point)
 }
 
+/// `y[i] = clamp(rint($value) + zero_point, lo, hi)` for `n` elements, `$count` at a time from `$i` on; `$value` may read as
+/// many of its operands.
+macro_rules! to_each {
+    ($s:ident, $bytes:expr, $n:expr, $y:expr, |$i:ident, $count:ident| $value:expr) => {{
+        let (bounds, zero_point) = (bounds($s, $bytes), $s.splat_int(i32::from($bytes.zero_point)));
+        each!($s, $n, |$i, $count| {
+            // SAFETY: `count` elements from `i` on lie within `n`, as many as operands and result have.
+            unsafe { $s.store_u8_n($y.add($i), $count, to_bytes($s, $value, bounds, zero_point)) };
+        });
+    }};
+}
+
 fn run_quantize<S: Simd>(inverse: f32, bytes: Bytes, x: &[f32], y: &mut [u8]) {
     assert_eq!(x.len(), y.len());
     assert!(bytes.lo <= bytes.hi);
@@ -177,14 +189,9 @@ impl Op for Quantize<'_> {
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
         let Quantize { inverse, bytes, x, y } = self;
-        let (inverse, bounds) = (s.splat(inverse), bounds(s, bytes));
-        let zero_point = s.splat_int(i32::from(bytes.zero_point));
-        each!(s, x.len(), |i, count| {
-            // SAFETY: `count` elements from `i` on lie within both slices.
-            unsafe {
-                let x = s.mul(s.load_n(x.as_ptr().add(i), count), inverse);
-                s.store_u8_n(y.as_mut_ptr().add(i), count, to_bytes(s, x, bounds, zero_point));
-            }
+        let inverse = s.splat(inverse);
+        to_each!(s, bytes, x.len(), y.as_mut_ptr(), |i, count| {
+            s.mul(s.load_n(x.as_ptr().add(i), count), inverse)
         });
     }
 }
@@ -256,14 +263,9 @@ impl Op for Add {
         let Add { operands, bytes, a, b, y, n } = self;
         let scales = operands.map(|operand| s.splat(operand.scale));
         let zeros = operands.map(|operand| s.splat_int(i32::from(operand.zero_point)));
-        let (bounds, zero_point) = (bounds(s, bytes), s.splat_int(i32::from(bytes.zero_point)));
-        each!(s, n, |i, count| {
-            // SAFETY: `count` bytes from `i` on lie within `n`.
-            unsafe {
-                let p = operand(s, a.add(i), count, zeros[0], scales[0]);
-                let q = operand(s, b.add(i), count, zeros[1], scales[1]);
-                s.store_u8_n(y.add(i), count, to_bytes(s, s.add(p, q), bounds, zero_point));
-            }
+        to_each!(s, bytes, n, y, |i, count| {
+            let p = operand(s, a.add(i), count, zeros[0], scales[0]);
+            s.add(p, operand(s, b.add(i), count, zeros[1], scales[1]))
         });
     }
 }
@@ -300,7 +302,6 @@ impl Op for Mul {
         let Mul { product: Product { zero_points, scale, bytes }, a, b, steps, y, n } = self;
         let (one, scale) = (s.splat(1.0), s.splat(scale));
         let zeros = zero_points.map(|zero| s.splat_int(i32::from(zero)));
-        let (bounds, zero_point) = (bounds(s, bytes), s.splat_int(i32::from(bytes.zero_point)));
         // Differences, and products of two, are integers below 2^24: exact.
         // SAFETY: n > 0, so both operands have a byte.
         let stays = unsafe {
@@ -311,13 +312,7 @@ impl Op for Mul {
         };
         macro_rules! looped {
             (|$i:ident, $count:ident| $p:expr, $q:expr) => {
-                each!(s, n, |$i, $count| {
-                    // SAFETY: `count` bytes from `i` on lie within `n`; an operand whose step is 0 is not read again.
-                    unsafe {
-                        let product = s.mul(s.mul($p, $q), scale);
-                        s.store_u8_n(y.add($i), $count, to_bytes(s, product, bounds, zero_point));
-                    }
-                })
+                to_each!(s, bytes, n, y, |$i, $count| s.mul(s.mul($p, $q), scale))
             };
         }
         match steps {
@@ -351,15 +346,10 @@ impl Op for Blend<'_> {
     fn eval<S: Simd>(self, s: S) {
         let Blend { weights, a, b, y } = self;
         let weights = weights.map(|weight| s.splat(weight));
-        let bounds = [s.splat(0.0), s.splat(255.0)];
-        each!(s, y.len(), |i, count| {
-            // SAFETY: `count` elements from `i` on lie within the slices.
-            unsafe {
-                let p = s.mul(s.load_n(a.as_ptr().add(i), count), weights[0]);
-                let q = s.mul(s.load_n(b.as_ptr().add(i), count), weights[1]);
-                let bytes = to_bytes(s, s.add(p, q), bounds, s.splat_int(0));
-                s.store_u8_n(y.as_mut_ptr().add(i), count, bytes);
-            }
+        let bytes = Bytes { zero_point: 0, lo: 0, hi: 255 };
+        to_each!(s, bytes, y.len(), y.as_mut_ptr(), |i, count| {
+            let p = s.mul(s.load_n(a.as_ptr().add(i), count), weights[0]);
+            s.add(p, s.mul(s.load_n(b.as_ptr().add(i), count), weights[1]))
         });
     }
 }

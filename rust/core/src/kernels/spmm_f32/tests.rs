@@ -5,38 +5,8 @@
 use super::stacked::*;
 use super::*;
 use crate::kernels::strip::Epilogue;
-use crate::testing::{Aligned, Rng, for_each_impl, sum_bound};
-use crate::weight::{Number, sparse_starts};
-
-/// A type of stored values, as the tests make and read them.
-trait Value: Number {
-    fn from_unit(x: f32) -> Self;
-    fn float(self) -> f32;
-}
-impl Value for f32 {
-    fn from_unit(x: f32) -> f32 {
-        x
-    }
-    fn float(self) -> f32 {
-        self
-    }
-}
-impl Value for f16 {
-    fn from_unit(x: f32) -> f16 {
-        f16::from_f32(x)
-    }
-    fn float(self) -> f32 {
-        self.to_f32()
-    }
-}
-impl Value for i8 {
-    fn from_unit(x: f32) -> i8 {
-        (x * 127.0).round() as i8
-    }
-    fn float(self) -> f32 {
-        f32::from(self)
-    }
-}
+use crate::testing::{Aligned, Rng, Value, for_each_impl, product_of};
+use crate::weight::sparse_starts;
 
 /// A matrix, row-major and as sparse rows of `W`.
 struct Weight<W> {
@@ -160,7 +130,6 @@ fn run<W: Clone>(kernel: &StripKernel<Run<W>>, w: &Weight<W>, case: &Case) -> Al
 /// Compares with the formula in float64, and looks that nothing else was written.
 fn check<W: Clone>(tier: Tier, kernel: &StripKernel<Run<W>>, w: &Weight<W>, case: &Case) {
     let out = run(kernel, w, case);
-    let e = &case.epilogue;
     for r in 0..w.m {
         let written = (case.rows.0..case.rows.1).contains(&r);
         for j in 0..case.out_stride {
@@ -172,25 +141,10 @@ fn check<W: Clone>(tier: Tier, kernel: &StripKernel<Run<W>>, w: &Weight<W>, case
             if j >= case.n {
                 continue;
             }
-            let (mut sum, mut magnitude, mut terms) = (0.0, 0.0, 3);
-            for c in 0..w.k {
-                let value = w.dense[r * w.k + c];
-                if value != 0.0 {
-                    let product = f64::from(value) * f64::from(case.x[c * case.stride + j]);
-                    sum += product;
-                    magnitude += product.abs();
-                    terms += 1;
-                }
-            }
-            let scale = f64::from(e.scale.map_or(1.0, |scale| scale[r]));
-            let (mut y, mut size) = (scale * sum, scale.abs() * magnitude);
-            for addend in [e.bias.map(|bias| bias[r]), case.residual.map(|res| res[r * case.out_stride + j])]
-            {
-                y += f64::from(addend.unwrap_or(0.0));
-                size += f64::from(addend.unwrap_or(0.0)).abs();
-            }
-            y = y.clamp(f64::from(e.clamp[0]), f64::from(e.clamp[1]));
-            let bound = sum_bound(terms, size);
+            let weights = w.dense[r * w.k..][..w.k].iter().copied();
+            let residual = case.residual.map(|residual| residual[r * case.out_stride + j]);
+            let (y, bound) =
+                product_of(weights, |c| case.x[c * case.stride + j], (r, &case.epilogue), residual);
             assert!(
                 (f64::from(got) - y).abs() <= bound,
                 "{tier}: {}x{} block {} rows {:?} n {}: element ({r}, {j}) is {got}, expected {y} within {bound:e}",

@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::{BATCH, Call, Kernel, Packed, RunPacked};
+use super::{BATCH, Call, Kernel, Packed, RunPacked, packed_kernels};
 use crate::isa::Avx2;
 use crate::weight::{Number, TILE};
 
@@ -68,44 +68,8 @@ unsafe fn run<T: Number>(call: &Call<'_, &Packed<T>>, widen: impl Fn(&[T; 8]) ->
     }
 }
 
-/// # Safety
-/// What [`Kernel`] asks.
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn run_f32(call: &Call<'_, &Packed<f32>>) {
-    // SAFETY: the caller's promise; eight values.
-    unsafe { run(call, |values| _mm256_loadu_ps(values.as_ptr())) }
-}
-
-/// # Safety
-/// What [`Kernel`] asks.
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn run_f16(call: &Call<'_, &Packed<f16>>) {
-    // SAFETY: the caller's promise; eight values.
-    unsafe { run(call, |values| _mm256_cvtph_ps(_mm_loadu_si128(values.as_ptr().cast()))) }
-}
-
-/// # Safety
-/// What [`Kernel`] asks.
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn run_i8(call: &Call<'_, &Packed<i8>>) {
-    // SAFETY: the caller's promise; eight values.
-    unsafe {
-        run(call, |values| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(values.as_ptr().cast()))));
-    }
-}
-
-fn packed<T>(run: RunPacked<T>) -> Option<Kernel<T>> {
-    Avx2::detect().map(|_| Kernel::Packed { window: WINDOW, run })
-}
-
-pub(super) fn get_f32() -> Option<Kernel<f32>> {
-    packed(run_f32)
-}
-
-pub(super) fn get_f16() -> Option<Kernel<f16>> {
-    packed(run_f16)
-}
-
-pub(super) fn get_i8() -> Option<Kernel<i8>> {
-    packed(run_i8)
-}
+packed_kernels!(Avx2, #[target_feature(enable = "avx2,fma,f16c")], {
+    f32, run_f32, get_f32, |values| _mm256_loadu_ps(values.as_ptr());
+    f16, run_f16, get_f16, |values| _mm256_cvtph_ps(_mm_loadu_si128(values.as_ptr().cast()));
+    i8, run_i8, get_i8, |values| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(values.as_ptr().cast())));
+});

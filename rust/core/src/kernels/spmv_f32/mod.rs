@@ -151,6 +151,26 @@ impl<W> Call<'_, W> {
     }
 }
 
+/// The entries of a tier that runs the packed form by its `run`: type of the values, names, and how a step's are widened.
+#[cfg(target_arch = "x86_64")]
+macro_rules! packed_kernels {
+    ($token:ident, #$feature:tt, { $($t:ty, $run:ident, $get:ident, $widen:expr;)+ }) => {$(
+        /// # Safety
+        /// What [`Kernel`] asks.
+        #$feature
+        unsafe fn $run(call: &Call<'_, &Packed<$t>>) {
+            // SAFETY: the caller's promise; a vector of values is widened at a time.
+            unsafe { run(call, $widen) }
+        }
+
+        pub(super) fn $get() -> Option<Kernel<$t>> {
+            $token::detect().map(|_| Kernel::Packed { window: WINDOW, run: $run as RunPacked<$t> })
+        }
+    )+};
+}
+#[cfg(target_arch = "x86_64")]
+use packed_kernels;
+
 /// Sums of a tile for each vector, of which a call uses the first `n`.
 type Sums = [[f32; TILE]; BATCH];
 
@@ -159,38 +179,8 @@ mod tests {
     #![allow(unsafe_code, reason = "kernels take pointers")]
 
     use super::*;
-    use crate::testing::{Rng, for_each_impl, sum_bound};
-    use crate::weight::{Matrix, Number, Values, sparse};
-
-    /// A type of stored values, as the tests make and read them.
-    trait Value: Number {
-        fn from_unit(x: f32) -> Self;
-        fn float(self) -> f32;
-    }
-    impl Value for f32 {
-        fn from_unit(x: f32) -> f32 {
-            x
-        }
-        fn float(self) -> f32 {
-            self
-        }
-    }
-    impl Value for f16 {
-        fn from_unit(x: f32) -> f16 {
-            f16::from_f32(x)
-        }
-        fn float(self) -> f32 {
-            self.to_f32()
-        }
-    }
-    impl Value for i8 {
-        fn from_unit(x: f32) -> i8 {
-            (x * 127.0).round() as i8
-        }
-        fn float(self) -> f32 {
-            f32::from(self)
-        }
-    }
+    use crate::testing::{Rng, Value, for_each_impl, product_of};
+    use crate::weight::{Matrix, Values, sparse};
 
     fn sparse_matrix<T: Value>(m: usize, k: usize, block: usize, rows: &[T]) -> Matrix {
         let (counts, indices, values) = sparse(m, k, block, rows).unwrap();
@@ -264,27 +254,13 @@ mod tests {
     /// Compares with the formula in float64.
     fn check<T: Value>(tier: Tier, w: &Matrix, case: &Case, out: &[f32]) {
         let dense = w.to_rows::<T>();
-        let e = &case.epilogue;
         for s in 0..case.n {
             for r in 0..case.m {
-                let (mut sum, mut magnitude, mut terms) = (0.0, 0.0, 3);
-                for c in 0..case.k {
-                    let value = dense[r * case.k + c].float();
-                    if value != 0.0 {
-                        let product = f64::from(value) * f64::from(case.x[s * case.k + c]);
-                        sum += product;
-                        magnitude += product.abs();
-                        terms += 1;
-                    }
-                }
-                let scale = f64::from(e.scale.map_or(1.0, |scale| scale[r]));
-                let (mut y, mut size) = (scale * sum, scale.abs() * magnitude);
-                for addend in [e.bias.map(|bias| bias[r]), case.residual.map(|res| res[s * case.m + r])] {
-                    y += f64::from(addend.unwrap_or(0.0));
-                    size += f64::from(addend.unwrap_or(0.0)).abs();
-                }
-                y = y.clamp(f64::from(e.clamp[0]), f64::from(e.clamp[1]));
-                let (got, bound) = (out[s * case.m + r], sum_bound(terms, size));
+                let weights = dense[r * case.k..][..case.k].iter().map(|value| value.float());
+                let residual = case.residual.map(|residual| residual[s * case.m + r]);
+                let (y, bound) =
+                    product_of(weights, |c| case.x[s * case.k + c], (r, &case.epilogue), residual);
+                let got = out[s * case.m + r];
                 assert!(
                     (f64::from(got) - y).abs() <= bound,
                     "{tier}: {}x{} n {}: element ({s}, {r}) is {got}, expected {y} within {bound:e}",

@@ -15,7 +15,7 @@ use crate::kernels::pack::{self, Fill, LANES_F32, Taps};
 use crate::kernels::window::Window2;
 use crate::kernels::{depthwise_f32, pick};
 use crate::tensor::{DType, Meta, Planes};
-use crate::weight::Plain;
+use crate::weight::{Matrix, Plain};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -77,6 +77,46 @@ impl Geometry {
         Ok([&[x.shape[0], m], plane].concat())
     }
 
+    /// Rows and columns of the weight, operand 1: filters of a type where each channel has its own, else the matrix that
+    /// `matrix` takes of the operands.
+    ///
+    /// # Errors
+    /// Those of [`Geometry::window`] and of `matrix`; [`Error::Graph`] where channels or the weight do not fit.
+    pub fn weight<'a>(
+        &self,
+        args: &Args<'a>,
+        filters: DType,
+        matrix: impl FnOnce(&Args<'a>) -> Result<&'a Arc<Matrix>>,
+    ) -> Result<(usize, usize)> {
+        let (x, groups) = (args.meta(0)?, self.groups);
+        let window = self.window(x)?;
+        let (channels, taps) = (x.shape[1], window.kernel()[0] * window.kernel()[1]);
+        ensure!(
+            groups > 0 && channels.is_multiple_of(groups),
+            Graph,
+            "input {x}: its channels are no {groups} groups"
+        );
+        let k = (channels / groups).saturating_mul(taps);
+        let m = if self.is_depthwise(x) {
+            let m = args.meta(1)?.shape.first().copied().unwrap_or(0);
+            args.plain(1, filters, m.saturating_mul(taps))?;
+            m
+        } else {
+            let weight = matrix(args)?;
+            ensure!(
+                weight.k() == k && weight.groups() == groups && k > 0,
+                Graph,
+                "weight is {} x {} in {} groups, input {x} wants {k} columns in {groups}",
+                weight.m(),
+                weight.k(),
+                weight.groups()
+            );
+            weight.m()
+        };
+        ensure!(m.is_multiple_of(groups), Graph, "{m} output channels are no {groups} groups");
+        Ok((m, k))
+    }
+
     /// Whether each channel has filters of its own.
     pub fn is_depthwise(&self, x: &Meta) -> bool {
         self.groups > 1 && x.shape.get(1) == Some(&self.groups)
@@ -106,39 +146,7 @@ impl Operator for Conv {
     fn infer(&self, args: &Args<'_>) -> Result<Vec<Meta>> {
         let (x, geometry) = (args.meta(0)?, &self.geometry);
         ensure!(x.dtype == DType::Float32, Graph, "input {x}: expected float32");
-        let window = geometry.window(x)?;
-        let (channels, taps) = (x.shape[1], window.kernel()[0] * window.kernel()[1]);
-        ensure!(
-            geometry.groups > 0 && channels.is_multiple_of(geometry.groups),
-            Graph,
-            "input {x}: its channels are no {} groups",
-            geometry.groups
-        );
-        let m = if geometry.is_depthwise(x) {
-            let weight = args.meta(1)?;
-            let m = weight.shape.first().copied().unwrap_or(0);
-            args.plain(1, DType::Float32, m.saturating_mul(taps))?;
-            m
-        } else {
-            let weight = args.matrix(1)?;
-            let k = (channels / geometry.groups).saturating_mul(taps);
-            ensure!(
-                weight.k() == k && weight.groups() == geometry.groups && k > 0,
-                Graph,
-                "weight is {} x {} in {} groups, input {x} wants {k} columns in {}",
-                weight.m(),
-                weight.k(),
-                weight.groups(),
-                geometry.groups
-            );
-            weight.m()
-        };
-        ensure!(
-            m.is_multiple_of(geometry.groups),
-            Graph,
-            "{m} output channels are no {} groups",
-            geometry.groups
-        );
+        let (m, _) = geometry.weight(args, DType::Float32, |args| args.matrix(1))?;
         args.optional(2, DType::Float32, m)?;
         let output = Meta::new(DType::Float32, geometry.output(x, m)?);
         if args.has(3) {
