@@ -30,7 +30,7 @@ pub(crate) struct Work {
 pub(crate) enum Bound {
     /// A loop of float32 multiply-adds.
     Fma,
-    /// A loop of the tier's integer multiply-adds: `vpdpbusd` or `sdot` where it has one.
+    /// A loop of the tier's integer multiply-adds: `tdpbsud`, `vpdpbusd` or `sdot` where it has one.
     Dot,
     /// Reading, or copying, as many bytes that lie as near.
     Memory,
@@ -140,7 +140,8 @@ macro_rules! reads {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{Adds, CHAINS, Loops, Tier, black_box};
-    use gossamer_core::isa::{Avx2, Avx512, Avx512Vnni, AvxVnni};
+    use gossamer_core::isa::{Amx, Avx2, Avx512, Avx512Vnni, AvxVnni};
+    use std::arch::asm;
     use std::arch::x86_64::*;
 
     chains!(
@@ -192,6 +193,35 @@ mod x86 {
         _mm512_set1_epi8(3),
         |sum| _mm512_dpbusd_epi32(*sum, _mm512_set1_epi8(5), _mm512_set1_epi8(7))
     );
+    /// [`CHAINS`] products of whole tiles a round, on six sums; what the tiles hold does not matter.
+    ///
+    /// # Safety
+    /// The process may use tiles.
+    unsafe fn dot_amx(rounds: usize) {
+        #[repr(C, align(64))]
+        struct Shapes([u8; 16], [u16; 16], [u8; 16]);
+        let mut shapes = Shapes([0; 16], [0; 16], [0; 16]);
+        shapes.0[0] = 1;
+        shapes.1[..8].fill(64);
+        shapes.2[..8].fill(16);
+        // SAFETY: the caller's; registers only, but for the shapes.
+        unsafe {
+            asm!(
+                "ldtilecfg [{shapes}]",
+                "2:",
+                "tdpbsud tmm0, tmm6, tmm7", "tdpbsud tmm1, tmm6, tmm7", "tdpbsud tmm2, tmm6, tmm7",
+                "tdpbsud tmm3, tmm6, tmm7", "tdpbsud tmm4, tmm6, tmm7", "tdpbsud tmm5, tmm6, tmm7",
+                "tdpbsud tmm0, tmm6, tmm7", "tdpbsud tmm1, tmm6, tmm7", "tdpbsud tmm2, tmm6, tmm7",
+                "tdpbsud tmm3, tmm6, tmm7", "tdpbsud tmm4, tmm6, tmm7", "tdpbsud tmm5, tmm6, tmm7",
+                "dec {rounds}",
+                "jnz 2b",
+                "tilerelease",
+                shapes = in(reg) &raw const shapes,
+                rounds = inout(reg) rounds => _,
+                options(nostack, readonly),
+            );
+        }
+    }
     reads!(
         #[target_feature(enable = "sse2")]
         read_128,
@@ -249,6 +279,10 @@ mod x86 {
             Tier::Avx512Vnni => Avx512Vnni::detect().zip(AVX512()).map(|(_, loops)| {
                 // SAFETY: the token stands for the features.
                 Loops { dot: Adds { run: |n| unsafe { dot_avx512vnni(n) }, macs: 64 }, ..loops }
+            }),
+            Tier::Amx => Amx::detect().zip(AVX512()).map(|(_, loops)| {
+                // SAFETY: the token stands for the permission.
+                Loops { dot: Adds { run: |n| unsafe { dot_amx(n) }, macs: 16 * 16 * 64 }, ..loops }
             }),
             _ => Some(Loops {
                 // SAFETY: every x86-64 processor has SSE2, here and below.

@@ -221,8 +221,8 @@ def load(
     Args:
         source: A path, or the bytes of a file.
         threads: Threads a call uses; by default the cores this process may use (affinity and cgroup quota).
-        isa: The highest tier to use, of `scalar avx2 avxvnni avx512 avx512vnni` or `scalar neon dotprod i8mm`; by
-            default what the environment variable `GOSSAMER_ISA` says, else the best this processor has.
+        isa: The highest tier to use, of `scalar avx2 avxvnni avx512 avx512vnni amx` or `scalar neon dotprod i8mm`;
+            by default what the environment variable `GOSSAMER_ISA` says, else the best this processor has.
         mmap: Map the file instead of reading it. A mapped file must not be changed while the model lives.
         max_memory: Bytes a run may use beside the weights in the file: buffers, outputs, and the forms in which kernels
             keep some weights; by default half of what the machine or cgroup has free.

@@ -170,6 +170,9 @@ pub struct Amx(());
 #[cfg(target_arch = "x86_64")]
 impl Amx {
     /// The token, where the processor has the features and the kernel lets this process use them.
+    ///
+    /// It asks the kernel, once: from then on signal handlers that run on stacks of their own need stacks that hold the
+    /// state of the tiles, of which the kernel and the C library tell the size.
     pub fn detect() -> Option<Amx> {
         use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
         // 0 is not known yet. Threads that ask at the same time all find the same, and none waits for another: a process

@@ -271,7 +271,8 @@ impl ConvI8 {
                 }
             });
         });
-        step.scratch = panel_len + if in_place { 0 } else { channels_at_once * taps * NR };
+        let gathers = matches!(pack, Some((_, Some(_))));
+        step.scratch = panel_len + if in_place || gathers { 0 } else { channels_at_once * taps * NR };
         step.flops = flops;
         step.weight_bytes = bytes;
         step.reason = reason;

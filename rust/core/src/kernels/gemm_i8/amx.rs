@@ -17,12 +17,6 @@ use crate::kernels::strip_i8::avx512::store_sums;
 use crate::kernels::strip_i8::{LANES, NR, StripI8, Sums, interleave};
 use crate::weight::{QUAD, TILE};
 
-/// Blocks of depth whose panel, 4 KiB each, stays in the first-level cache, of 48 KiB, beside weights and sums.
-const NEAR_BLOCKS: usize = 9;
-
-/// Tiles of rows whose sums are kept where the depth is walked in parts.
-const GROUP: usize = 4;
-
 pub(super) fn get() -> Option<ByBlocks> {
     Amx::detect().map(|_| ByBlocks { run, pack, gather: Some(gather) })
 }
@@ -68,10 +62,10 @@ unsafe fn run(s: &StripI8<'_, &Blocks>) {
     unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack, readonly, preserves_flags)) };
     // SAFETY: the caller's; tiles are configured.
     unsafe {
-        if s.weight.blocks() <= NEAR_BLOCKS {
+        if s.weight.count() <= s.weight.near() {
             walk::<1, 2>(s);
         } else {
-            walk::<GROUP, { 2 * GROUP }>(s);
+            walk::<{ Blocks::GROUP }, { 2 * Blocks::GROUP }>(s);
         }
     }
     // SAFETY: as above.
@@ -85,15 +79,16 @@ unsafe fn run(s: &StripI8<'_, &Blocks>) {
 /// The caller's of [`run`]; tiles are configured for the weight.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn walk<const G: usize, const KEPT: usize>(s: &StripI8<'_, &Blocks>) {
-    let (begin, go_on) = match s.vectors() {
-        1 => (pass_1::<true> as Pass, pass_1::<false> as Pass),
-        2 => (pass_2::<true> as _, pass_2::<false> as _),
-        3 => (pass_3::<true> as _, pass_3::<false> as _),
+    let (begin, go_on) = match (s.vectors(), G) {
+        (1, _) => (pass_1::<true> as Pass, pass_1::<false> as Pass),
+        (2, _) => (pass_2::<true> as _, pass_2::<false> as _),
+        (3, 1) => (pass_3_at_once::<true> as _, pass_3_at_once::<false> as _),
+        (3, _) => (pass_3::<true> as _, pass_3::<false> as _),
+        (_, 1) => (pass_4_at_once::<true> as _, pass_4_at_once::<false> as _),
         _ => (pass_4::<true> as _, pass_4::<false> as _),
     };
     let weight = s.weight;
-    let (blocks, quads) = (weight.blocks(), weight.quads());
-    let near = blocks.div_ceil(blocks.div_ceil(NEAR_BLOCKS).max(1));
+    let (blocks, quads, near) = (weight.count(), weight.quads(), weight.near());
     let mut sums = [const { Sums([[0; NR]; TILE]) }; KEPT];
     let mut start = Start([[0; LANES]; TILE]);
     let (first, last) = (s.rows.0 / TILE, s.rows.1.div_ceil(TILE));
@@ -103,12 +98,12 @@ unsafe fn walk<const G: usize, const KEPT: usize>(s: &StripI8<'_, &Blocks>) {
         unsafe { store_sums(s, tile * TILE, &sums[tile % KEPT].0[..rows]) };
     };
     let mut finished = first;
-    for group in (first..last).step_by(G) {
+    for group in (first / G * G..last).step_by(G) {
         // A depth of nothing is walked too: it starts the sums.
         for block in (0..blocks.max(1)).step_by(near.max(1)) {
-            for tile in group..last.min(group + G) {
+            for tile in first.max(group)..last.min(group + G) {
                 let part = Part {
-                    weights: weight.tile(tile).wrapping_add(block * quads * QUAD * TILE),
+                    weights: weight.part(tile, block),
                     panel: s.panel.wrapping_add(block * quads * s.panel_stride * QUAD),
                     panel_stride: s.panel_stride * QUAD,
                     quads,
@@ -157,9 +152,10 @@ struct Part {
 /// pointer is that of [`Start`] for the first part of a depth, that of the sums for others.
 type Pass = unsafe fn(part: &Part, from: *const i32, sums: &mut Sums);
 
-/// Defines a pass over some tiles of columns, each `sums' tile, panel's tile, bytes from the first column`.
+/// Defines a pass over some tiles of columns, each `sums' tile, panel's tile, bytes from the first column, [lines of weights
+/// to ask for]`.
 macro_rules! pass {
-    ($name:ident, $($sum:literal $x:literal $byte:literal),+) => {
+    ($name:ident, $($sum:literal $x:literal $byte:literal [$($line:literal)*]),+) => {
         /// # Safety
         /// See [`Pass`].
         unsafe fn $name<const FIRST: bool>(part: &Part, from: *const i32, sums: &mut Sums) {
@@ -173,6 +169,7 @@ macro_rules! pass {
                     "tileloadd tmm4, [{weights} + {row}]",
                     $(
                         concat!("tileloadd tmm", $x, ", [{panel} + {panel_stride} + ", $byte, "]"),
+                        $(concat!("prefetcht0 [{weights} + ", $line, " * 64]"),)*
                         concat!("tdpbsud tmm", $sum, ", tmm4, tmm", $x),
                     )+
                     "add {weights}, {block}",
@@ -193,6 +190,8 @@ macro_rules! pass {
                     panel_block = in(reg) part.panel_stride * part.quads,
                     sums = in(reg) sums.0.as_mut_ptr(),
                     sums_stride = in(reg) NR * size_of::<i32>(),
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
                 );
             }
@@ -200,7 +199,18 @@ macro_rules! pass {
     };
 }
 
-pass!(pass_1, 0 5 0);
-pass!(pass_2, 0 5 0, 1 6 64);
-pass!(pass_3, 0 5 0, 1 6 64, 2 7 128);
-pass!(pass_4, 0 5 0, 1 6 64, 2 7 128, 3 5 192);
+// Weights are read in the order in which they lie, but tiles are loaded in bursts that no prefetcher of the processor keeps
+// ahead of. Where the depth is walked at once all lines of the block four on are asked for. In parts, sums come and go as
+// well, and two lines of the block eight on make the processor fetch the page around them.
+pass!(pass_1, 0 5 0 [128 129]);
+pass!(pass_2, 0 5 0 [128], 1 6 64 [129]);
+pass!(pass_3, 0 5 0 [128], 1 6 64 [129], 2 7 128 []);
+pass!(pass_4, 0 5 0 [128], 1 6 64 [129], 2 7 128 [], 3 5 192 []);
+pass!(pass_3_at_once, 0 5 0 [64 65 66 67 68 69], 1 6 64 [70 71 72 73 74], 2 7 128 [75 76 77 78 79]);
+pass!(
+    pass_4_at_once,
+    0 5 0 [64 65 66 67],
+    1 6 64 [68 69 70 71],
+    2 7 128 [72 73 74 75],
+    3 5 192 [76 77 78 79]
+);

@@ -10,38 +10,52 @@ const MAX_QUADS: usize = 16;
 #[repr(C, align(64))]
 struct Line([[i8; QUAD]; TILE]);
 
-/// A dense weight in blocks of sixteen rows by a few groups of four columns, `[⌈m/16⌉][blocks][16][quads][4]`: a row's
-/// columns lie side by side.
+/// Blocks whose part of the panel, 4 KiB each, stays in a first-level cache of 48 KiB beside weights and sums.
+const NEAR: usize = 9;
+
+/// A dense weight in blocks of sixteen rows by a few groups of four columns, `[16][quads][4]`: a row's columns lie side by
+/// side.
 ///
-/// All blocks are equally deep, so that registers are laid out once for all of them; what pads the last is zero.
+/// All blocks are equally deep, so that registers are laid out once for all of them; what pads the last is zero. They lie in
+/// the order in which they are read, since much of a network's weights comes from far away: a few tiles of rows are a group,
+/// a few blocks of depth a part, and within a group part follows part, within a part tile follows tile.
 #[derive(Clone, Debug)]
 pub struct Blocks {
     k: usize,
+    tiles: usize,
     count: usize,
     quads: usize,
+    near: usize,
     lines: Vec<Line>,
 }
 
 impl Blocks {
+    /// Tiles of rows of a group, where the depth is walked in parts; a group is one tile where it is not.
+    pub const GROUP: usize = 4;
+
     /// Of the form that a file has.
     pub fn new(weight: &TilesI8<'_>) -> Blocks {
-        let blocks = weight.quads().div_ceil(MAX_QUADS);
-        let quads = weight.quads().div_ceil(blocks.max(1));
+        let count = weight.quads().div_ceil(MAX_QUADS);
+        let quads = weight.quads().div_ceil(count.max(1));
+        let near = count.div_ceil(count.div_ceil(NEAR).max(1));
         let tiles = weight.m().div_ceil(TILE);
         // A block has as many lines as it has groups of columns: a line is a group of the tile's every row.
-        let mut lines = vec![Line([[0; QUAD]; TILE]); tiles * blocks * quads];
-        for (tile, lines) in lines.chunks_exact_mut((blocks * quads).max(1)).enumerate() {
+        let lines = vec![Line([[0; QUAD]; TILE]); tiles * count * quads];
+        let mut made = Blocks { k: weight.k(), tiles, count, quads, near, lines };
+        for tile in 0..tiles {
             let stored = weight.tile(tile).as_chunks().0.as_chunks::<TILE>().0;
-            for (from, to) in stored.chunks(quads.max(1)).zip(lines.chunks_exact_mut(quads.max(1))) {
+            for (block, from) in stored.chunks(quads.max(1)).enumerate() {
+                let part = block / near * near;
+                let start = made.start(tile, part) + (block - part) * quads;
                 for (q, rows) in from.iter().enumerate() {
                     for (r, &weights) in rows.iter().enumerate() {
                         let at = r * quads + q;
-                        to[at / TILE].0[at % TILE] = weights;
+                        made.lines[start + at / TILE].0[at % TILE] = weights;
                     }
                 }
             }
         }
-        Blocks { k: weight.k(), count: blocks, quads, lines }
+        made
     }
 
     /// Columns.
@@ -50,7 +64,7 @@ impl Blocks {
     }
 
     /// Blocks of a tile of sixteen rows.
-    pub fn blocks(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.count
     }
 
@@ -59,14 +73,27 @@ impl Blocks {
         self.quads
     }
 
-    /// The first block of a tile, on a cache line; blocks follow each other.
-    pub fn tile(&self, tile: usize) -> *const i8 {
-        self.lines[tile * self.count * self.quads..].as_ptr().cast()
+    /// Blocks of a part; the last part of a depth may have fewer.
+    pub fn near(&self) -> usize {
+        self.near
+    }
+
+    /// The blocks of a part of a tile, on a cache line; they follow each other. A part is named by its first block.
+    pub fn part(&self, tile: usize, block: usize) -> *const i8 {
+        self.lines[self.start(tile, block)..].as_ptr().cast()
     }
 
     /// Bytes it takes.
     pub fn bytes(&self) -> usize {
         size_of_val(&self.lines[..])
+    }
+
+    /// The first line of a part.
+    fn start(&self, tile: usize, block: usize) -> usize {
+        let group = if self.near < self.count { Self::GROUP } else { 1 };
+        let first = tile / group * group;
+        let (beside, len) = (group.min(self.tiles - first), self.near.min(self.count - block));
+        (first * self.count + beside * block + (tile - first) * len) * self.quads
     }
 }
 
@@ -77,21 +104,29 @@ mod tests {
 
     #[test]
     fn every_weight_is_where_it_is_said_to_be() {
-        for (m, k) in [(1, 1), (16, 64), (17, 65), (33, 147), (5, 300), (16, 24)] {
+        for (m, k) in [(1, 1), (16, 64), (17, 65), (33, 147), (5, 300), (16, 24), (70, 577), (150, 1300)] {
             let rows: Vec<i8> = (0..m * k).map(|i| (i % 251) as i8).collect();
             let tiles = tile_i8(m, k, &rows);
             let blocks = Blocks::new(&TilesI8::new(m, k, &tiles).unwrap());
-            let (count, depth) = (blocks.blocks(), blocks.quads() * QUAD);
+            let (count, near, depth) = (blocks.count(), blocks.near(), blocks.quads() * QUAD);
             assert!(depth <= 64 && count * depth >= k && count * depth < k + QUAD * (count + 1));
-            let values: &[[[i8; QUAD]; TILE]] = &blocks.lines.iter().map(|line| line.0).collect::<Vec<_>>();
-            let values = values.as_flattened().as_flattened();
-            assert_eq!(values.len(), blocks.bytes());
-            for (at, &value) in values.iter().enumerate() {
-                let (tile, block, row, column) =
-                    (at / (count * TILE * depth), at / (TILE * depth) % count, at / depth % TILE, at % depth);
-                let (r, c) = (tile * TILE + row, block * depth + column);
-                assert_eq!(value, if r < m && c < k { rows[r * k + c] } else { 0 }, "{m} x {k}: {r}, {c}");
+            assert!(near <= NEAR && near > 0);
+            let values = blocks.lines.iter().flat_map(|line| line.0.as_flattened()).copied();
+            let values: Vec<i8> = values.collect();
+            let mut seen = vec![false; values.len()];
+            for tile in 0..m.div_ceil(TILE) {
+                for block in 0..count {
+                    let part = block / near * near;
+                    let start = blocks.start(tile, part) * TILE * QUAD + (block - part) * TILE * depth;
+                    for at in 0..TILE * depth {
+                        let (r, c) = (tile * TILE + at / depth, block * depth + at % depth);
+                        let want = if r < m && c < k { rows[r * k + c] } else { 0 };
+                        assert_eq!(values[start + at], want, "{m} x {k}: {r}, {c}");
+                        assert!(!std::mem::replace(&mut seen[start + at], true), "{m} x {k}: {r}, {c} twice");
+                    }
+                }
             }
+            assert!(seen.iter().all(|&seen| seen) && values.len() == blocks.bytes());
         }
     }
 }

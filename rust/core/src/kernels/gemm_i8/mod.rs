@@ -182,6 +182,10 @@ mod tests {
             for rows in [(0, 16), (16, 32), (16, 48), (32, 50), (48, 50), (16, 16)] {
                 check(tier, kernel, &Case::new((50, 70, 50), 4, 0.0), rows);
             }
+            // Deeper than a kernel walks at once, from within what it may take together.
+            for rows in [(0, 150), (16, 48), (48, 150), (32, 144), (128, 150), (144, 150)] {
+                check(tier, kernel, &Case::new((150, 700, 50), 4, 0.0), rows);
+            }
         });
     }
 
