@@ -222,8 +222,8 @@ struct Walk {
     planes: usize,
 }
 
-/// Elements of output for which taps are worked out once.
-const GROUP: usize = 1 << 14;
+/// Parts of the planes that a thread takes one after the other; taps are worked out once for each.
+const PARTS: usize = 8;
 
 /// The taps of both axes.
 #[derive(Clone, Copy)]
@@ -241,7 +241,7 @@ impl Walk {
     ) {
         let (x, out) = (frame.input::<T>(0), Shared(frame.output_ptr::<T>(0)));
         let (down, across) = (self.rows.len(), self.columns.len());
-        let group = (GROUP / self.to.plane.max(1)).max(1);
+        let group = self.planes.div_ceil(PARTS * frame.pool.threads()).max(1);
         frame.pool.run(self.planes.div_ceil(group), &|item, worker| {
             let scratch = Shared(frame.scratch_ptr::<Tap>(worker));
             // SAFETY: scratch holds the taps of both axes, and is this worker's.
