@@ -20,7 +20,7 @@ use gossamer_core::kernels::reduce::{Dims, Reduce};
 use gossamer_core::kernels::spmm_f32::stacked;
 use gossamer_core::kernels::strip::{Epilogue, Strip, StripKernel};
 use gossamer_core::kernels::strip_i8::rows::RowsI8;
-use gossamer_core::kernels::strip_i8::{NR, Output, Requant, StripI8};
+use gossamer_core::kernels::strip_i8::{DEPTH, NR, Output, Requant, StripI8};
 use gossamer_core::kernels::window::Window2;
 use gossamer_core::kernels::{
     FAMILIES, Impl, binary, depthwise_f32, depthwise_i8, gemm_f32, gemm_i8, gemv_f32, gemv_i8, map, pack,
@@ -417,20 +417,21 @@ fn dense_i8(m: usize, k: usize) -> Matrix {
 /// Each strip is interleaved first, by the kernel's own `pack`, as the layer does it.
 fn gemm_i8(kernel: gemm_i8::Kernel) -> Vec<Case> {
     let case = |(name, m, k, side, gathered): Conv| {
-        let (plane, depth) = (side * side, k.next_multiple_of(4));
+        let (plane, depth) = (side * side, k.next_multiple_of(DEPTH));
         let pitch = if gathered { NR } else { plane.next_multiple_of(LANES_U8) };
         let (weight, finish) = (dense_i8(m, k), Finish::new(m, k));
         let read = weight.bytes() + k * if gathered { NR } else { plane };
         let x = Buffer::filled(k * pitch, byte);
         let out_stride = plane.next_multiple_of(LANES_U8);
         let (mut panel, mut out) = (Buffer::<u8>::new(depth * NR), Buffer::<u8>::new(m * out_stride));
+        let blocks = gemm_i8::Blocks::new(&weight.tiles_i8(0));
         let call = move || {
             for j in (0..plane).step_by(NR) {
                 let from = if gathered { 0 } else { j };
                 let rows: Vec<*const u8> = (0..k).map(|k| x[k * pitch + from..].as_ptr()).collect();
                 let n = NR.min(plane - j);
                 let strip = StripI8 {
-                    weight: weight.tiles_i8(0),
+                    weight: (),
                     rows: (0, m),
                     panel: panel.as_ptr(),
                     panel_stride: NR,
@@ -443,8 +444,11 @@ fn gemm_i8(kernel: gemm_i8::Kernel) -> Vec<Case> {
                 };
                 // SAFETY: the table gave the kernel; rows of the input, the panel and the output go to whole vectors.
                 unsafe {
-                    (kernel.pack)(&rows, n, panel.as_mut_ptr(), NR);
-                    (kernel.run)(&strip);
+                    kernel.pack()(&rows, n, panel.as_mut_ptr(), NR);
+                    match kernel {
+                        gemm_i8::Kernel::Tiles(kernel) => (kernel.run)(&strip.with(weight.tiles_i8(0))),
+                        gemm_i8::Kernel::Blocks(kernel) => (kernel.run)(&strip.with(&blocks)),
+                    }
                 }
             }
         };

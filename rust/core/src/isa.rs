@@ -3,6 +3,8 @@
 //! A [`Tier`] names a rung of the ladder kernels are written for. A tier's *token* ([`Avx2`], [`Avx512`], …) exists only
 //! where detection found every feature of that rung, so a function that holds one may call code compiled for it.
 
+#![allow(unsafe_code, reason = "tile instructions are detected by asking the processor and the kernel")]
+
 use crate::error::{Error, Result, ensure};
 
 /// A rung of the instruction-set ladder, lowest first. A kernel of a tier needs that tier's token.
@@ -18,6 +20,8 @@ pub enum Tier {
     Avx512,
     /// x86: AVX-512 VNNI and VBMI on top of that.
     Avx512Vnni,
+    /// x86: AMX, tiles of int8 multiplied as matrices, on top of that.
+    Amx,
     /// ARM: Advanced SIMD.
     Neon,
     /// ARM: `sdot`, four-way int8 dot products.
@@ -28,12 +32,13 @@ pub enum Tier {
 
 impl Tier {
     /// Every tier, lowest first.
-    pub const ALL: [Tier; 8] = [
+    pub const ALL: [Tier; 9] = [
         Tier::Scalar,
         Tier::Avx2,
         Tier::AvxVnni,
         Tier::Avx512,
         Tier::Avx512Vnni,
+        Tier::Amx,
         Tier::Neon,
         Tier::DotProd,
         Tier::I8mm,
@@ -47,6 +52,7 @@ impl Tier {
             Tier::AvxVnni => "avxvnni",
             Tier::Avx512 => "avx512",
             Tier::Avx512Vnni => "avx512vnni",
+            Tier::Amx => "amx",
             Tier::Neon => "neon",
             Tier::DotProd => "dotprod",
             Tier::I8mm => "i8mm",
@@ -76,6 +82,8 @@ impl Tier {
             Tier::Avx512 => Avx512::detect().is_some(),
             #[cfg(target_arch = "x86_64")]
             Tier::Avx512Vnni => Avx512Vnni::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Tier::Amx => Amx::detect().is_some(),
             #[cfg(target_arch = "aarch64")]
             Tier::Neon => Neon::detect().is_some(),
             #[cfg(target_arch = "aarch64")]
@@ -154,6 +162,63 @@ token!(
     Avx512Vnni, "x86_64", is_x86_feature_detected,
     ["avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd", "avx2", "fma", "f16c", "avx512vnni", "avx512vbmi"]
 );
+/// Proof of what [`Avx512Vnni`] proves, of `amx-tile,amx-int8`, and that this process may use tiles.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+pub struct Amx(());
+
+#[cfg(target_arch = "x86_64")]
+impl Amx {
+    /// The token, where the processor has the features and the kernel lets this process use them.
+    pub fn detect() -> Option<Amx> {
+        use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+        // 0 is not known yet. Threads that ask at the same time all find the same, and none waits for another: a process
+        // may be forked at any moment.
+        static FOUND: AtomicU8 = AtomicU8::new(0);
+        let mut found = FOUND.load(Relaxed);
+        if found == 0 {
+            found = if Avx512Vnni::detect().is_some() && amx_is_usable() { 1 } else { 2 };
+            FOUND.store(found, Relaxed);
+        }
+        (found == 1).then_some(Amx(()))
+    }
+}
+
+/// Whether the processor has AMX for int8, and Linux gives it to this process and all threads and children it will have.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn amx_is_usable() -> bool {
+    use std::arch::{asm, x86_64::__cpuid_count};
+    /// `amx-tile` and `amx-int8` in EDX of leaf 7.
+    const FEATURES: u32 = 1 << 24 | 1 << 25;
+    /// The state of tiles and of their configuration, which the system has to save, in XCR0.
+    const STATE: u32 = 1 << 17 | 1 << 18;
+    /// The system call `arch_prctl`, its code `ARCH_REQ_XCOMP_PERM`, and the component that is asked for.
+    const ARCH_PRCTL: usize = 158;
+    const REQUEST: usize = 0x1023;
+    const TILE_DATA: usize = 18;
+    #[allow(unused_unsafe, reason = "newer compilers know the instruction to be safe")]
+    // SAFETY: whoever has AVX-512 has leaf 7.
+    let features = unsafe { __cpuid_count(7, 0) }.edx;
+    if features & FEATURES != FEATURES {
+        return false;
+    }
+    let (state, refused): (u32, isize);
+    // SAFETY: `xgetbv` of register 0 is what AVX-512 is detected by; the system call grants or refuses, and touches nothing
+    // but rax, rcx and r11.
+    unsafe {
+        asm!("xgetbv", in("ecx") 0, out("eax") state, out("edx") _, options(nomem, nostack, preserves_flags));
+        asm!("syscall", inout("rax") ARCH_PRCTL as isize => refused, in("rdi") REQUEST, in("rsi") TILE_DATA,
+            out("rcx") _, out("r11") _, options(nostack));
+    }
+    state & STATE == STATE && refused == 0
+}
+
+/// Other systems' ways of asking are not known here.
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn amx_is_usable() -> bool {
+    false
+}
+
 token!(
     /// Proof of `neon`.
     Neon, "aarch64", is_aarch64_feature_detected, ["neon"]

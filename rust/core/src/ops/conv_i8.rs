@@ -9,11 +9,12 @@ use super::product::{Parts, cut};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::Result;
 use crate::isa::Tier;
-use crate::kernels::pack::{self, Fill, LANES_U8, Taps};
-use crate::kernels::strip_i8::{LANES, NR, StripI8};
+use crate::kernels::gemm_i8::Blocks;
+use crate::kernels::pack::{self, Fill, Gather, LANES_U8, RunGather, Taps};
+use crate::kernels::strip_i8::{DEPTH, LANES, NR, Pack, StripI8};
 use crate::kernels::{depthwise_i8, gemm_i8, pick, spmm_i8};
 use crate::tensor::{DType, Meta, Planes};
-use crate::weight::{Plain, QUAD, Structure};
+use crate::weight::{Plain, Structure};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -110,7 +111,18 @@ impl ConvI8 {
         let stored = integer::matrix(&site.args)?;
         let epilogue = self.quantized.epilogue(site, &integer::row_sums(stored))?;
         let form = match stored.structure() {
-            Structure::Dense(_) => Form::Dense(pick(gemm_i8::TABLE, site.tier)),
+            Structure::Dense(_) => match pick(gemm_i8::TABLE, site.tier) {
+                (tier, gemm_i8::Kernel::Tiles(kernel)) => Form::Tiles(tier, kernel),
+                (tier, gemm_i8::Kernel::Blocks(kernel)) => {
+                    let blocks = stored.form("gemm_i8", |matrix| {
+                        let groups = (0..groups).map(|group| Blocks::new(&matrix.tiles_i8(group)));
+                        let blocks: Vec<_> = groups.collect();
+                        let bytes = blocks.iter().map(Blocks::bytes).sum();
+                        Ok((blocks, bytes))
+                    })?;
+                    Form::Blocks(tier, kernel, blocks)
+                }
+            },
             _ => Form::Sparse(pick(spmm_i8::TABLE, site.tier)),
         };
         let matrix = Arc::clone(stored);
@@ -118,12 +130,12 @@ impl ConvI8 {
         let direct = self.geometry.is_pointwise();
         let zero_point = self.quantized.x_zero_point;
         let size = out.dtype.size();
+        let pack = form.pack();
         // A dense kernel reads its own panel, made of a few channels' rows at a time; a sparse one the rows themselves.
-        let channels_at_once = if matches!(form, Form::Dense(_)) { CHANNELS.min(depth) } else { depth };
-        let panel_len =
-            if matches!(form, Form::Dense(_)) { matrix.k().next_multiple_of(QUAD) * NR } else { 0 };
+        let channels_at_once = if pack.is_some() { CHANNELS.min(depth) } else { depth };
+        let panel_len = if pack.is_some() { matrix.k().next_multiple_of(DEPTH) * NR } else { 0 };
         // Rows are read over whole strips by a sparse kernel, which the end of the last plane may not have.
-        let in_place = direct && (matches!(form, Form::Dense(_)) || from.pitch.is_multiple_of(NR));
+        let in_place = direct && (pack.is_some() || from.pitch.is_multiple_of(NR));
         let (strips, rows) = cut(to.plane, to.n * groups, m, NR, site.threads, Parts::Copy);
         let stored_values = if let Form::Sparse(_) = form { matrix.nnz() } else { matrix.m() * matrix.k() };
         let (flops, bytes) = (2.0 * stored_values as f64 * (to.n * to.plane) as f64, matrix.bytes());
@@ -141,42 +153,56 @@ impl ConvI8 {
                 let panel = frame.scratch_ptr::<u8>(worker);
                 let plain = panel.wrapping_add(panel_len);
                 let seen = (!in_place).then(|| Taps::new(&window, (p0, n), LANES_U8));
-                for c0 in (0..depth).step_by(channels_at_once.max(1)) {
-                    let channels = channels_at_once.min(depth - c0);
-                    let first = planes.wrapping_add(c0 * from.pitch);
-                    if let Some(seen) = &seen {
-                        for tap in 0..taps {
-                            let call = Fill {
-                                taps: seen,
-                                tap,
-                                x: first.cast_const(),
-                                pitch: from.pitch,
-                                channels,
-                                out: plain.wrapping_add(tap * NR),
-                                out_stride: taps * NR,
-                                padding: zero_point,
-                            };
-                            // SAFETY: `pick` found the tier's token; the channels' planes are there, and scratch has a row
-                            // for each of their taps.
-                            unsafe { fill(&call) };
+                if let Some((_, Some(gather))) = pack {
+                    let call = Gather {
+                        taps: seen.as_ref(),
+                        n,
+                        x: planes.wrapping_add(if in_place { p0 } else { 0 }).cast_const(),
+                        pitch: from.pitch,
+                        channels: depth,
+                        padding: zero_point,
+                        panel,
+                    };
+                    // SAFETY: `pick` found the tier's token; the channels' planes are there, and the panel has room for all.
+                    unsafe { gather(&call) };
+                } else {
+                    for c0 in (0..depth).step_by(channels_at_once.max(1)) {
+                        let channels = channels_at_once.min(depth - c0);
+                        let first = planes.wrapping_add(c0 * from.pitch);
+                        if let Some(seen) = &seen {
+                            for tap in 0..taps {
+                                let call = Fill {
+                                    taps: seen,
+                                    tap,
+                                    x: first.cast_const(),
+                                    pitch: from.pitch,
+                                    channels,
+                                    out: plain.wrapping_add(tap * NR),
+                                    out_stride: taps * NR,
+                                    padding: zero_point,
+                                };
+                                // SAFETY: `pick` found the tier's token; the channels' planes are there, and scratch has a row
+                                // for each of their taps.
+                                unsafe { fill(&call) };
+                            }
                         }
-                    }
-                    if let Form::Dense((_, kernel)) = &form {
-                        let (base, apart, rows) = if in_place {
-                            (first.wrapping_add(p0), from.pitch, channels)
-                        } else {
-                            (plain, NR, channels * taps)
-                        };
-                        let rows: Vec<*const u8> =
-                            (0..rows).map(|r| base.wrapping_add(r * apart).cast_const()).collect();
-                        // SAFETY: rows are whole vectors of columns; `c0 * taps` is a multiple of four, and the panel has room
-                        // for all groups of the depth.
-                        unsafe { (kernel.pack)(&rows, n, panel.wrapping_add(c0 * taps * NR), NR) };
+                        if let Some((pack, _)) = pack {
+                            let (base, apart, rows) = if in_place {
+                                (first.wrapping_add(p0), from.pitch, channels)
+                            } else {
+                                (plain, NR, channels * taps)
+                            };
+                            let rows: Vec<*const u8> =
+                                (0..rows).map(|r| base.wrapping_add(r * apart).cast_const()).collect();
+                            // SAFETY: rows are whole vectors of columns; `c0 * taps` is a multiple of four, and the panel has room
+                            // for all groups of the depth.
+                            unsafe { pack(&rows, n, panel.wrapping_add(c0 * taps * NR), NR) };
+                        }
                     }
                 }
                 let channel = image * to.channels + group * m;
                 let sparse_panel = if in_place { (planes.wrapping_add(p0), from.pitch) } else { (plain, NR) };
-                let (source, stride) = if let Form::Dense(_) = form { (panel, NR) } else { sparse_panel };
+                let (source, stride) = if pack.is_some() { (panel, NR) } else { sparse_panel };
                 let call = StripI8 {
                     weight: (),
                     rows: rows.at(part),
@@ -194,11 +220,12 @@ impl ConvI8 {
                 // SAFETY: as above; the output's rows are whole vectors, and no other item has these columns of these rows.
                 unsafe {
                     match &form {
-                        Form::Dense((_, kernel)) => (kernel.run)(&with(&call, matrix.tiles_i8(group))),
+                        Form::Tiles(_, kernel) => (kernel.run)(&call.with(matrix.tiles_i8(group))),
+                        Form::Blocks(_, kernel, blocks) => (kernel.run)(&call.with(&blocks[group])),
                         // Sparse rows of all groups are one matrix: rows count through, pointers count from its row 0.
                         Form::Sparse((_, kernel)) => {
                             let base = group * m;
-                            let mut whole = with(&call, matrix.rows());
+                            let mut whole = call.with(matrix.rows());
                             whole.rows = (call.rows.0 + base, call.rows.1 + base);
                             whole.out = call.out.wrapping_sub(base * to.pitch * size);
                             if !call.residual.is_null() {
@@ -221,24 +248,27 @@ impl ConvI8 {
 
 /// The kernel of a weight's form.
 enum Form {
-    Dense((Tier, gemm_i8::Kernel)),
+    Tiles(Tier, gemm_i8::Tiles),
+    Blocks(Tier, gemm_i8::ByBlocks, Arc<Vec<Blocks>>),
     Sparse((Tier, spmm_i8::Kernel)),
 }
 
 impl Form {
+    /// What makes the panel of a dense kernel.
+    fn pack(&self) -> Option<(Pack, Option<RunGather>)> {
+        match self {
+            Form::Tiles(_, kernel) => Some((kernel.pack, kernel.gather)),
+            Form::Blocks(_, kernel, _) => Some((kernel.pack, kernel.gather)),
+            Form::Sparse(_) => None,
+        }
+    }
+
     fn name(&self) -> String {
         match self {
-            Form::Dense((tier, _)) => format!("gemm_i8/{tier}"),
+            Form::Tiles(tier, ..) | Form::Blocks(tier, ..) => format!("gemm_i8/{tier}"),
             Form::Sparse((tier, _)) => format!("spmm_i8/{tier}"),
         }
     }
-}
-
-/// The call with a weight.
-fn with<'a, W>(call: &StripI8<'a, ()>, weight: W) -> StripI8<'a, W> {
-    let StripI8 { rows, panel, panel_stride, n, out, out_stride, residual, residual_stride, requant, .. } =
-        *call;
-    StripI8 { weight, rows, panel, panel_stride, n, out, out_stride, residual, residual_stride, requant }
 }
 
 /// Bytes from one plane of the residual to the next.

@@ -8,14 +8,15 @@
 
 use std::arch::x86_64::*;
 
-use super::Kernel;
+use super::Tiles;
 use crate::isa::Avx512Vnni;
+use crate::kernels::pack::gather;
 use crate::kernels::strip_i8::avx512::store_sums;
 use crate::kernels::strip_i8::{Block, LANES, NR, StripI8, Sums, dense, interleave, word};
 use crate::weight::{QUAD, TILE, TilesI8};
 
-pub(super) fn get() -> Option<Kernel> {
-    Avx512Vnni::detect().map(|_| Kernel { run, pack })
+pub(super) fn get() -> Option<Tiles> {
+    Avx512Vnni::detect().map(|_| Tiles { run, pack, gather: Some(gather) })
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]

@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::Kernel;
+use super::Tiles;
 use crate::isa::AvxVnni;
 use crate::kernels::strip_i8::{Block, LANES, StripI8, Sums, dense, interleave, store_rows, word};
 use crate::weight::{QUAD, TilesI8};
@@ -16,8 +16,8 @@ const WIDTH: usize = 8;
 /// Registers of [`LANES`] columns.
 const V: usize = LANES / WIDTH;
 
-pub(super) fn get() -> Option<Kernel> {
-    AvxVnni::detect().map(|_| Kernel { run, pack })
+pub(super) fn get() -> Option<Tiles> {
+    AvxVnni::detect().map(|_| Tiles { run, pack, gather: None })
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]

@@ -7,7 +7,7 @@
 
 use std::arch::aarch64::*;
 
-use super::Kernel;
+use super::Tiles;
 use crate::isa::DotProd;
 use crate::kernels::strip_i8::dotprod::sdot_lane;
 use crate::kernels::strip_i8::{Block, FLIP, LANES, StripI8, Sums, dense, interleave, store_rows};
@@ -18,8 +18,8 @@ const R: usize = 4;
 /// Registers of columns of a pass, four columns each.
 const V: usize = LANES / 4;
 
-pub(super) fn get() -> Option<Kernel> {
-    DotProd::detect().map(|_| Kernel { run, pack })
+pub(super) fn get() -> Option<Tiles> {
+    DotProd::detect().map(|_| Tiles { run, pack, gather: None })
 }
 
 #[target_feature(enable = "neon,dotprod")]

@@ -1,14 +1,17 @@
 //! A dense int8 weight times a strip of uint8 columns.
 //!
 //! `out[r][j] = requantize(Σ_k W[r][k] · x[k][j])` as [`strip_i8`](super::strip_i8) defines it; `W` is [`TilesI8`],
-//! `[⌈m/16⌉][⌈k/4⌉][16][4]`, and the panel what the kernel's own `pack` makes of rows of `x`. Exact, hence equal, on every
+//! `[⌈m/16⌉][⌈k/4⌉][16][4]`, or [`Blocks`] made of it once, and the panel what the kernel's own `pack` makes of rows of `x`. Exact, hence equal, on every
 //! tier.
 
 use super::Impl;
-use super::strip_i8::{StripI8, StripI8Kernel};
+use super::pack::RunGather;
+use super::strip_i8::{Pack, StripI8, StripI8Kernel};
 use crate::isa::Tier;
 use crate::weight::TilesI8;
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -17,6 +20,7 @@ mod avx512;
 mod avx512vnni;
 #[cfg(target_arch = "x86_64")]
 mod avxvnni;
+mod blocks;
 #[cfg(target_arch = "aarch64")]
 mod dotprod;
 #[cfg(target_arch = "aarch64")]
@@ -25,35 +29,69 @@ mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod widening;
 
-/// Computes the rows of a strip.
-pub type Run = unsafe fn(&StripI8<'_, TilesI8<'_>>);
+pub use blocks::Blocks;
 
-/// A kernel of this family.
-pub type Kernel = StripI8Kernel<Run>;
+/// A kernel that reads the weight as the file has it.
+pub type Tiles = StripI8Kernel<unsafe fn(&StripI8<'_, TilesI8<'_>>)>;
+
+/// A kernel that reads it as matrix units do.
+pub type ByBlocks = StripI8Kernel<unsafe fn(&StripI8<'_, &Blocks>)>;
+
+/// A kernel of this family, by the form of the weight it reads.
+#[derive(Clone, Copy, Debug)]
+pub enum Kernel {
+    /// The file's form.
+    Tiles(Tiles),
+    /// The form for matrix units.
+    Blocks(ByBlocks),
+}
+
+impl Kernel {
+    /// What makes the panel of what taps see at once, if the tier does.
+    pub fn gather(&self) -> Option<RunGather> {
+        match self {
+            Kernel::Tiles(kernel) => kernel.gather,
+            Kernel::Blocks(kernel) => kernel.gather,
+        }
+    }
+
+    /// Makes the panel that the kernel reads.
+    pub fn pack(&self) -> Pack {
+        match self {
+            Kernel::Tiles(kernel) => kernel.pack,
+            Kernel::Blocks(kernel) => kernel.pack,
+        }
+    }
+}
 
 /// The implementations, best first.
 pub static TABLE: &[Impl<Kernel>] = &[
     #[cfg(target_arch = "x86_64")]
-    Impl { tier: Tier::Avx512Vnni, get: avx512vnni::get },
+    Impl { tier: Tier::Amx, get: || amx::get().map(Kernel::Blocks) },
     #[cfg(target_arch = "x86_64")]
-    Impl { tier: Tier::Avx512, get: avx512::get },
+    Impl { tier: Tier::Avx512Vnni, get: || avx512vnni::get().map(Kernel::Tiles) },
     #[cfg(target_arch = "x86_64")]
-    Impl { tier: Tier::AvxVnni, get: avxvnni::get },
+    Impl { tier: Tier::Avx512, get: || avx512::get().map(Kernel::Tiles) },
     #[cfg(target_arch = "x86_64")]
-    Impl { tier: Tier::Avx2, get: avx2::get },
+    Impl { tier: Tier::AvxVnni, get: || avxvnni::get().map(Kernel::Tiles) },
+    #[cfg(target_arch = "x86_64")]
+    Impl { tier: Tier::Avx2, get: || avx2::get().map(Kernel::Tiles) },
     #[cfg(target_arch = "aarch64")]
-    Impl { tier: Tier::DotProd, get: dotprod::get },
+    Impl { tier: Tier::DotProd, get: || dotprod::get().map(Kernel::Tiles) },
     #[cfg(target_arch = "aarch64")]
-    Impl { tier: Tier::Neon, get: neon::get },
-    Impl { tier: Tier::Scalar, get: || Some(scalar::get()) },
+    Impl { tier: Tier::Neon, get: || neon::get().map(Kernel::Tiles) },
+    Impl { tier: Tier::Scalar, get: || Some(Kernel::Tiles(scalar::get())) },
 ];
 
 #[cfg(test)]
 #[allow(unsafe_code, reason = "calls kernels through their unsafe signature")]
 mod tests {
     use super::*;
+    use crate::kernels::pack::{self, Fill, Gather, Taps};
+    use crate::kernels::pick;
     use crate::kernels::strip_i8::testing::Case;
-    use crate::kernels::strip_i8::{LANES, NR};
+    use crate::kernels::strip_i8::{DEPTH, LANES, NR};
+    use crate::kernels::window::Window2;
     use crate::testing::{Aligned, for_each_impl};
     use crate::weight::{QUAD, tile_i8};
 
@@ -70,16 +108,27 @@ mod tests {
         }
         let pointers: Vec<_> = x.chunks(stride).map(<[u8]>::as_ptr).collect();
         let panel_stride = reach + LANES;
-        let mut panel = Aligned::<u8>::new(k.next_multiple_of(QUAD) * panel_stride, 0);
+        let mut panel = Aligned::<u8>::new(k.next_multiple_of(DEPTH) * panel_stride, 0);
+        // What no weight multiplies may be anything.
+        panel.fill(0xA5);
         // In two parts, as a driver that gathers rows would.
         let part = (k / 2).next_multiple_of(QUAD).min(k);
         // SAFETY: the tier was detected; rows and panel have `reach` columns, the panel every group.
         unsafe {
-            (kernel.pack)(&pointers[..part], n, panel.as_mut_ptr(), panel_stride);
-            (kernel.pack)(&pointers[part..], n, panel.as_mut_ptr().add(part * panel_stride), panel_stride);
+            kernel.pack()(&pointers[..part], n, panel.as_mut_ptr(), panel_stride);
+            kernel.pack()(&pointers[part..], n, panel.as_mut_ptr().add(part * panel_stride), panel_stride);
         }
-        // SAFETY: the tier was detected; `strip` gives room for what a strip may touch.
-        let got = case.strip(weight, rows, (&panel, panel_stride), |s| unsafe { (kernel.run)(s) });
+        let got = match kernel {
+            Kernel::Tiles(Tiles { run, .. }) => {
+                // SAFETY: the tier was detected; `strip` gives room for what a strip may touch.
+                case.strip(weight, rows, (&panel, panel_stride), |s| unsafe { run(s) })
+            }
+            Kernel::Blocks(StripI8Kernel { run, .. }) => {
+                let blocks = Blocks::new(&weight);
+                // SAFETY: as above.
+                case.strip(&blocks, rows, (&panel, panel_stride), |s| unsafe { run(s) })
+            }
+        };
         assert_eq!(got, case.expected(rows), "{tier}: {m} x {k} x {n}, rows {rows:?}");
     }
 
@@ -94,6 +143,15 @@ mod tests {
                         kind += 1;
                     }
                 }
+            }
+        });
+    }
+
+    #[test]
+    fn equals_the_oracle_at_every_depth() {
+        for_each_impl(TABLE, |tier, kernel| {
+            for k in (0..=200).chain([511, 512, 513, 575, 1024, 1033, 1100, 2309]) {
+                check(tier, kernel, &Case::new((17, k, [NR, 33][k % 2]), k as u64, 0.0), (0, 17));
             }
         });
     }
@@ -123,6 +181,93 @@ mod tests {
         for_each_impl(TABLE, |tier, kernel| {
             for rows in [(0, 16), (16, 32), (16, 48), (32, 50), (48, 50), (16, 16)] {
                 check(tier, kernel, &Case::new((50, 70, 50), 4, 0.0), rows);
+            }
+        });
+    }
+
+    #[test]
+    fn gathering_is_filling_and_packing() {
+        let (channels, padding) = (5, 77);
+        let mut windows = vec![];
+        for input in [[7, 7], [14, 14], [9, 33], [5, 130], [40, 41]] {
+            for (kernel, stride, dilation, pad) in [
+                ([1, 1], [1, 1], [1, 1], 0),
+                ([3, 3], [1, 1], [1, 1], 1),
+                ([3, 3], [1, 1], [2, 2], 2),
+                ([3, 3], [2, 2], [1, 1], 1),
+                ([7, 7], [2, 2], [1, 1], 3),
+                ([2, 5], [1, 3], [1, 2], 2),
+                ([1, 1], [2, 2], [1, 1], 0),
+                ([3, 3], [1, 70], [1, 1], 1),
+            ] {
+                let pads = [[pad, pad], [pad, pad]];
+                windows.extend(Window2::padded(input, kernel, stride, dilation, pads, false));
+            }
+        }
+        for_each_impl(TABLE, |tier, kernel| {
+            let (pack, Some(gather)) = (kernel.pack(), kernel.gather()) else { return };
+            let (_, fill) = pick(pack::TABLE_U8, tier);
+            for window in &windows {
+                let ([h, w], [oh, ow], taps) =
+                    (window.input(), window.output(), window.kernel[0] * window.kernel[1]);
+                let (k, pitch) = (channels * taps, h * w);
+                let x: Vec<u8> = (0..channels * pitch).map(|i| (i % 251) as u8).collect();
+                for (p0, n) in [(0, oh * ow), (oh * ow / 2, oh * ow - oh * ow / 2), (oh * ow - 1, 1)] {
+                    let n = n.min(NR);
+                    let seen = Taps::new(window, (p0, n), NR);
+                    let (mut rows, mut panels) =
+                        (vec![0; k * NR], [(); 2].map(|()| vec![0; k.next_multiple_of(QUAD) * NR]));
+                    // SAFETY: planes, rows and panels are as long as said.
+                    unsafe {
+                        for tap in 0..taps {
+                            fill(&Fill {
+                                taps: &seen,
+                                tap,
+                                x: x.as_ptr(),
+                                pitch,
+                                channels,
+                                out: rows[tap * NR..].as_mut_ptr(),
+                                out_stride: taps * NR,
+                                padding,
+                            });
+                        }
+                        let pointers: Vec<_> = rows.chunks(NR).map(<[u8]>::as_ptr).collect();
+                        pack(&pointers, n, panels[0].as_mut_ptr(), NR);
+                        let (x, panel) = (x.as_ptr(), panels[1].as_mut_ptr());
+                        gather(&Gather { taps: Some(&seen), n, x, pitch, channels, padding, panel });
+                    }
+                    let columns = |panel: &[u8]| -> Vec<u8> {
+                        let rows =
+                            (0..k).flat_map(|k| (0..n).map(move |j| (k / QUAD * NR + j) * QUAD + k % QUAD));
+                        rows.map(|at| panel[at]).collect()
+                    };
+                    assert!(columns(&panels[0]) == columns(&panels[1]), "{tier} {window:?} p0 {p0} n {n}");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn gathering_pixels_is_packing() {
+        for_each_impl(TABLE, |tier, kernel| {
+            let (pack, Some(gather)) = (kernel.pack(), kernel.gather()) else { return };
+            for (channels, n) in [(1usize, 1usize), (4, 64), (7, 17), (16, 48), (3, 49), (30, 33)] {
+                let pitch = n.next_multiple_of(LANES) + 3;
+                let x: Vec<u8> = (0..channels * pitch).map(|i| (i % 251) as u8).collect();
+                let pointers: Vec<_> = x.chunks(pitch).map(<[u8]>::as_ptr).collect();
+                let mut panels = [(); 2].map(|()| vec![0; channels.next_multiple_of(QUAD) * NR]);
+                // SAFETY: rows and panels are as long as said.
+                unsafe {
+                    pack(&pointers, n, panels[0].as_mut_ptr(), NR);
+                    let (x, panel) = (x.as_ptr(), panels[1].as_mut_ptr());
+                    gather(&Gather { taps: None, n, x, pitch, channels, padding: 0, panel });
+                }
+                for k in 0..channels {
+                    let column = |panel: &[u8]| -> Vec<u8> {
+                        (0..n).map(|j| panel[(k / QUAD * NR + j) * QUAD + k % QUAD]).collect()
+                    };
+                    assert_eq!(column(&panels[0]), column(&panels[1]), "{tier} {channels} x {n}: {k}");
+                }
             }
         });
     }

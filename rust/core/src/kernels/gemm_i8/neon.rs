@@ -8,7 +8,7 @@
 
 use std::arch::aarch64::*;
 
-use super::Kernel;
+use super::Tiles;
 use crate::isa::Neon;
 use crate::kernels::strip_i8::{Block, FLIP, LANES, StripI8, Sums, dense, interleave, store_rows, word};
 use crate::weight::{QUAD, TILE, TilesI8};
@@ -18,8 +18,8 @@ const R: usize = 4;
 /// Columns of a pass.
 const COLUMNS: usize = 8;
 
-pub(super) fn get() -> Option<Kernel> {
-    Neon::detect().map(|_| Kernel { run, pack })
+pub(super) fn get() -> Option<Tiles> {
+    Neon::detect().map(|_| Tiles { run, pack, gather: None })
 }
 
 #[target_feature(enable = "neon")]

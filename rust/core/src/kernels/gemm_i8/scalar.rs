@@ -2,12 +2,12 @@
 
 #![allow(unsafe_code, reason = "reads a panel through its pointer")]
 
-use super::Kernel;
+use super::Tiles;
 use crate::kernels::strip_i8::{Block, LANES, StripI8, Sums, dense, interleave, store_rows};
 use crate::weight::{QUAD, TilesI8};
 
-pub(super) fn get() -> Kernel {
-    Kernel { run, pack }
+pub(super) fn get() -> Tiles {
+    Tiles { run, pack, gather: None }
 }
 
 unsafe fn pack(rows: &[*const u8], n: usize, panel: *mut u8, stride: usize) {

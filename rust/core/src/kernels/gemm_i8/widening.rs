@@ -37,7 +37,7 @@ macro_rules! widening_tier {
         $load:ident, $store:ident, $splat:ident, $splat16:ident, $and:ident, $shift:ident::<8>, $madd:ident, $add:ident, $store_rows:path,
         passes($vectors:ident, $pass:ident): $passes:expr
     ) => {
-        use super::Kernel;
+        use super::Tiles;
         use super::widening::Wide;
         use crate::isa::$token;
         use crate::kernels::strip_i8::{Block, StripI8, Sums, dense, interleave};
@@ -46,8 +46,8 @@ macro_rules! widening_tier {
         /// Columns of a register.
         const WIDTH: usize = size_of::<$vector>() / size_of::<i32>();
 
-        pub(super) fn get() -> Option<Kernel> {
-            $token::detect().map(|_| Kernel { run, pack })
+        pub(super) fn get() -> Option<Tiles> {
+            $token::detect().map(|_| Tiles { run, pack, gather: None })
         }
 
         #[target_feature(enable = $features)]

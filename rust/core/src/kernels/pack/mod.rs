@@ -13,7 +13,12 @@ use crate::isa::Tier;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod gather;
 mod scalar;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use gather::gather;
 
 /// float32 pixels of a vector.
 pub const LANES_F32: usize = 16;
@@ -148,6 +153,34 @@ pub struct Fill<'a, T> {
 /// The caller holds the tier's token; `x` is valid for the planes of all channels, of the size of the window the runs were
 /// found for, and `out` for the rows.
 pub type Run<T> = unsafe fn(&Fill<'_, T>);
+
+/// One call that makes the whole panel of an int8 product: every tap, several channels, at most [`LANES_U8`] pixels.
+///
+/// Row `c · taps + tap` of the panel is what that tap sees of channel `c`; four rows lie side by side, `[⌈k/4⌉][64][4]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Gather<'a> {
+    /// What the taps see of the strip; none where there is one tap, which sees the pixel itself.
+    pub taps: Option<&'a Taps<'a>>,
+    /// Pixels.
+    pub n: usize,
+    /// The first channel's plane, or, without taps, its first pixel.
+    pub x: *const u8,
+    /// Bytes from one channel's plane to the next.
+    pub pitch: usize,
+    /// Channels.
+    pub channels: usize,
+    /// What lies outside the plane.
+    pub padding: u8,
+    /// The panel.
+    pub panel: *mut u8,
+}
+
+/// Makes the panel.
+///
+/// # Safety
+/// The caller holds the tier's token; `x` is valid for the planes of all channels, of the size of the window the taps were
+/// found for, or, without taps, for the pixels up to the next multiple of 16; `panel` is valid for every group of four rows.
+pub type RunGather = unsafe fn(&Gather<'_>);
 
 /// Kernels for float32.
 pub static TABLE_F32: &[Impl<Run<f32>>] = &[

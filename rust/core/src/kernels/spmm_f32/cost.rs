@@ -45,7 +45,7 @@ impl Cost {
             Tier::Avx2 | Tier::AvxVnni => {
                 Cost { non_zero: 0.25, widen: 0.09, column: 0.32, row: 0.8, row_column: 0.55, rate: 61.0 }
             }
-            Tier::Avx512 | Tier::Avx512Vnni => {
+            Tier::Avx512 | Tier::Avx512Vnni | Tier::Amx => {
                 Cost { non_zero: 0.19, widen: 0.05, column: 0.19, row: 1.2, row_column: 0.44, rate: 115.0 }
             }
             Tier::Neon | Tier::DotProd | Tier::I8mm => {

@@ -1,13 +1,29 @@
-//! The arithmetic of a finished sum in AVX-512: what [`super::store_rows`] does, for a whole strip in uint8.
+//! The arithmetic of a finished sum in AVX-512: what [`super::store_rows`] does, for bytes.
 //!
 //! Where the depth is small this is a good part of a kernel's time. `vcvtps2dq` rounds half to even, and packing four
 //! registers at a time takes a quarter of the instructions that narrowing each would.
 
 #![allow(unsafe_code, reason = "vector loads and stores through pointers")]
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{LANES, NR, Output, StripI8, store_rows};
+
+/// Indices that exchange two orders of a register's sixteen fours of bytes, four lanes of four: transposed.
+///
+/// The compiler is not to know them: where it does, it merges such a permutation into the unpacking before or after, which
+/// makes slower ones of both.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(in crate::kernels) fn transposed() -> __m512i {
+    let mut indices = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    // SAFETY: no instruction at all.
+    unsafe {
+        asm!("/* {} */", inout(zmm_reg) indices, options(pure, nomem, nostack, preserves_flags));
+    }
+    indices
+}
 
 /// Whether [`store_bytes`] may store the strip.
 pub(in crate::kernels) fn is_whole<W>(s: &StripI8<'_, W>) -> bool {
@@ -18,7 +34,7 @@ pub(in crate::kernels) fn is_whole<W>(s: &StripI8<'_, W>) -> bool {
 /// columns `16 l + 4 i ..`, where unpacking rows of bytes within lanes had put them, and packing puts them back.
 ///
 /// # Safety
-/// As [`store_rows`]; the strip [`is_whole`].
+/// As [`store_rows`]; the output is uint8.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 #[inline]
 pub(in crate::kernels) unsafe fn store_bytes<const IN_ORDER: bool, W>(
@@ -26,17 +42,23 @@ pub(in crate::kernels) unsafe fn store_bytes<const IN_ORDER: bool, W>(
     r: usize,
     sums: [__m512i; 4],
 ) {
-    // Exchanges the two orders: four registers of four lanes, transposed.
-    let transposed = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    let transposed = transposed();
     let order = |bytes| if IN_ORDER { _mm512_permutexvar_epi32(transposed, bytes) } else { bytes };
     let Output::U8 { zero_point, lo, hi } = s.requant.output else { unreachable!("the output is uint8") };
+    let columns = u64::MAX >> (NR - s.vectors() * LANES);
     let (scale, bias) = (_mm512_set1_ps(s.requant.scale[r]), _mm512_set1_ps(s.requant.bias[r]));
     let mut y = sums.map(|sum| _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale), bias));
+    let out = s.out.wrapping_add(r * s.out_stride).cast::<i8>();
+    // A row of the strip is a line of a page of its own, which no prefetcher of the processor follows: the next strip's line
+    // is asked for here, wherever it is.
+    _mm_prefetch::<_MM_HINT_T0>(out.wrapping_add(NR));
     if let Some(residual) = s.requant.residual {
         let scale = _mm512_set1_ps(residual.scale);
         let zero_point = _mm512_set1_epi32(residual.zero_point.into());
+        let from = s.residual.wrapping_add(r * s.residual_stride).cast::<i8>();
+        _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(NR));
         // SAFETY: the strip has the row and these columns.
-        let q = order(unsafe { _mm512_loadu_si512(s.residual.add(r * s.residual_stride).cast()) });
+        let q = order(unsafe { _mm512_maskz_loadu_epi8(columns, from) });
         let zero = _mm512_setzero_si512();
         let (low, high) = (_mm512_unpacklo_epi8(q, zero), _mm512_unpackhi_epi8(q, zero));
         let q = [
@@ -50,14 +72,16 @@ pub(in crate::kernels) unsafe fn store_bytes<const IN_ORDER: bool, W>(
             *y = _mm512_add_ps(*y, addend);
         }
     }
-    let bound = |q: u8| _mm512_set1_ps((i32::from(q) - i32::from(zero_point)) as f32);
-    // In this order of operands a NaN becomes the lower bound.
-    let q = y.map(|y| _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(y, bound(lo)), bound(hi))));
+    // What is too small for an integer, and a NaN, which in this order of operands stays one, becomes the least integer;
+    // narrowing with saturation then leaves the bound from below to the end.
+    let upper = _mm512_set1_ps((i32::from(hi) - i32::from(zero_point)) as f32);
+    let q = y.map(|y| _mm512_cvtps_epi32(_mm512_min_ps(upper, y)));
     let zero_point = _mm512_set1_epi16(zero_point.into());
     let [low, high] =
         [[q[0], q[1]], [q[2], q[3]]].map(|[a, b]| _mm512_add_epi16(_mm512_packs_epi32(a, b), zero_point));
+    let bytes = _mm512_max_epu8(_mm512_packus_epi16(low, high), _mm512_set1_epi8(lo.cast_signed()));
     // SAFETY: the strip has the row and these columns.
-    unsafe { _mm512_storeu_si512(s.out.add(r * s.out_stride).cast(), order(_mm512_packus_epi16(low, high))) };
+    unsafe { _mm512_mask_storeu_epi8(out, columns, order(bytes)) };
 }
 
 /// [`store_rows`], by way of [`store_bytes`] where it serves.
@@ -67,7 +91,7 @@ pub(in crate::kernels) unsafe fn store_bytes<const IN_ORDER: bool, W>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 #[inline]
 pub(in crate::kernels) unsafe fn store_sums<W>(s: &StripI8<'_, W>, r0: usize, sums: &[[i32; NR]]) {
-    if !is_whole(s) {
+    if let Output::F32 { .. } = s.requant.output {
         // SAFETY: the caller's.
         return unsafe { store_rows(s, r0, sums) };
     }

@@ -26,6 +26,7 @@
 
 use std::ops::Range;
 
+use super::pack::RunGather;
 use crate::weight::{QUAD, TILE, TilesI8};
 
 #[cfg(target_arch = "x86_64")]
@@ -42,6 +43,9 @@ pub const NR: usize = 64;
 /// Columns by which panels, outputs and residuals may be read or written past a strip's last: each of their rows is
 /// readable, and writable, up to the next multiple of this.
 pub const LANES: usize = 16;
+
+/// A panel is readable down to the next multiple of this depth, whatever it holds below the weight's.
+pub const DEPTH: usize = 64;
 
 /// The deepest sum that fits an i32 whatever its values: `255 · 127 · 66 311 < 2³¹`. A deeper weight is not for these
 /// kernels.
@@ -153,7 +157,15 @@ pub struct StripI8<'a, W> {
     pub requant: Requant<'a>,
 }
 
-impl<W> StripI8<'_, W> {
+impl<'a, W> StripI8<'a, W> {
+    /// The call with another weight.
+    pub fn with<V>(&self, weight: V) -> StripI8<'a, V> {
+        let StripI8 {
+            rows, panel, panel_stride, n, out, out_stride, residual, residual_stride, requant, ..
+        } = *self;
+        StripI8 { weight, rows, panel, panel_stride, n, out, out_stride, residual, residual_stride, requant }
+    }
+
     /// The rows as a range.
     pub fn rows(&self) -> Range<usize> {
         self.rows.0..self.rows.1
@@ -177,6 +189,8 @@ pub struct StripI8Kernel<R> {
     pub run: R,
     /// Makes the panel that `run` reads.
     pub pack: Pack,
+    /// Makes the same panel, of a stride of [`NR`], of what taps see, where the tier does so at once.
+    pub gather: Option<RunGather>,
 }
 
 /// Interleaves plain rows of columns into a panel: `pack(rows, n, panel, panel_stride)`.

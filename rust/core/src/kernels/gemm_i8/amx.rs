@@ -1,0 +1,206 @@
+//! AMX: tiles of sixteen rows by sixteen columns, sixty-four depths an instruction.
+//!
+//! `tdpbsud` multiplies a tile of weights, sixteen rows of up to 64 depths, by a tile of the panel, up to sixteen groups of
+//! four depths of sixteen columns, and adds to sixteen rows of sixteen sums. A pass keeps the sums of sixteen rows over all
+//! of a strip, four tiles, while a tile of weights serves all four and weights are read once a strip. A block of depth is
+//! at most what keeps its panel in the first-level cache while some rows' weights pass over it.
+
+#![allow(unsafe_code, reason = "tile instructions, and loads and stores through pointers")]
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+use super::{Blocks, ByBlocks};
+use crate::isa::Amx;
+use crate::kernels::pack::gather;
+use crate::kernels::strip_i8::avx512::store_sums;
+use crate::kernels::strip_i8::{LANES, NR, StripI8, Sums, interleave};
+use crate::weight::{QUAD, TILE};
+
+/// Blocks of depth whose panel, 4 KiB each, stays in the first-level cache, of 48 KiB, beside weights and sums.
+const NEAR_BLOCKS: usize = 9;
+
+/// Tiles of rows whose sums are kept where the depth is walked in parts.
+const GROUP: usize = 4;
+
+pub(super) fn get() -> Option<ByBlocks> {
+    Amx::detect().map(|_| ByBlocks { run, pack, gather: Some(gather) })
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn pack(rows: &[*const u8], n: usize, panel: *mut u8, stride: usize) {
+    // SAFETY: the caller's.
+    unsafe { interleave(rows, n, panel, stride, 0) };
+}
+
+/// What `ldtilecfg` loads: the rows of each tile and the bytes of a row.
+#[repr(C, align(64))]
+struct Shapes {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+impl Shapes {
+    /// Tiles 0 to 3 are sums, 4 is weights `quads` groups deep, 5 to 7 are as deep a part of the panel.
+    fn new(quads: usize) -> Shapes {
+        let mut shapes =
+            Shapes { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
+        for tile in 0..8 {
+            shapes.rows[tile] = if tile < 5 { TILE } else { quads } as u8;
+            shapes.bytes[tile] = if tile == 4 { quads * QUAD } else { LANES * size_of::<i32>() } as u16;
+        }
+        shapes
+    }
+}
+
+/// Sums to start from: a row's offset in every column.
+#[repr(C, align(64))]
+struct Start([[i32; LANES]; TILE]);
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn run(s: &StripI8<'_, &Blocks>) {
+    let shapes = Shapes::new(s.weight.quads().max(1));
+    // SAFETY: the token stands for AMX. Nothing else in this process uses tiles, and no thread leaves this function with
+    // tiles configured: from here to `tilerelease` they are this call's.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack, readonly, preserves_flags)) };
+    // SAFETY: the caller's; tiles are configured.
+    unsafe {
+        if s.weight.blocks() <= NEAR_BLOCKS {
+            walk::<1, 2>(s);
+        } else {
+            walk::<GROUP, { 2 * GROUP }>(s);
+        }
+    }
+    // SAFETY: as above.
+    unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+}
+
+/// Computes groups of `G` tiles of rows. A tile is finished while the next group's products are under way: the matrix unit
+/// works by itself. So the sums of two groups, `KEPT` tiles, are kept.
+///
+/// # Safety
+/// The caller's of [`run`]; tiles are configured for the weight.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn walk<const G: usize, const KEPT: usize>(s: &StripI8<'_, &Blocks>) {
+    let (begin, go_on) = match s.vectors() {
+        1 => (pass_1::<true> as Pass, pass_1::<false> as Pass),
+        2 => (pass_2::<true> as _, pass_2::<false> as _),
+        3 => (pass_3::<true> as _, pass_3::<false> as _),
+        _ => (pass_4::<true> as _, pass_4::<false> as _),
+    };
+    let weight = s.weight;
+    let (blocks, quads) = (weight.blocks(), weight.quads());
+    let near = blocks.div_ceil(blocks.div_ceil(NEAR_BLOCKS).max(1));
+    let mut sums = [const { Sums([[0; NR]; TILE]) }; KEPT];
+    let mut start = Start([[0; LANES]; TILE]);
+    let (first, last) = (s.rows.0 / TILE, s.rows.1.div_ceil(TILE));
+    let finish = |tile: usize, sums: &[Sums; KEPT]| {
+        let rows = TILE.min(s.rows.1 - tile * TILE);
+        // SAFETY: the caller's.
+        unsafe { store_sums(s, tile * TILE, &sums[tile % KEPT].0[..rows]) };
+    };
+    let mut finished = first;
+    for group in (first..last).step_by(G) {
+        // A depth of nothing is walked too: it starts the sums.
+        for block in (0..blocks.max(1)).step_by(near.max(1)) {
+            for tile in group..last.min(group + G) {
+                let part = Part {
+                    weights: weight.tile(tile).wrapping_add(block * quads * QUAD * TILE),
+                    panel: s.panel.wrapping_add(block * quads * s.panel_stride * QUAD),
+                    panel_stride: s.panel_stride * QUAD,
+                    quads,
+                    blocks: near.min(blocks - block),
+                };
+                let kept = &mut sums[tile % KEPT];
+                // SAFETY: tiles are configured; weights and panel have the blocks, and the panel the columns.
+                unsafe {
+                    if block > 0 {
+                        go_on(&part, kept.0.as_ptr().cast(), kept);
+                        continue;
+                    }
+                    for (row, &offset) in start.0.iter_mut().zip(&s.requant.offset[tile * TILE..s.rows.1]) {
+                        // As stores of rows, which is not what a compiler makes of a loop over arrays.
+                        _mm512_store_si512(row.as_mut_ptr().cast(), _mm512_set1_epi32(offset));
+                    }
+                    begin(&part, start.0.as_ptr().cast(), kept);
+                }
+                if finished + G <= tile {
+                    finish(finished, &sums);
+                    finished += 1;
+                }
+            }
+        }
+    }
+    for tile in finished..last {
+        finish(tile, &sums);
+    }
+}
+
+/// Some blocks of depth of a tile of rows.
+struct Part {
+    weights: *const i8,
+    panel: *const u8,
+    /// Bytes from one group of four depths to the next.
+    panel_stride: usize,
+    /// Groups of four depths of a block.
+    quads: usize,
+    blocks: usize,
+}
+
+/// Adds the products of a part to the sums at the pointer, and stores them.
+///
+/// # Safety
+/// Tiles are configured as [`Shapes`] says, for the part's `quads`; the part has the blocks, its panel the columns. The
+/// pointer is that of [`Start`] for the first part of a depth, that of the sums for others.
+type Pass = unsafe fn(part: &Part, from: *const i32, sums: &mut Sums);
+
+/// Defines a pass over some tiles of columns, each `sums' tile, panel's tile, bytes from the first column`.
+macro_rules! pass {
+    ($name:ident, $($sum:literal $x:literal $byte:literal),+) => {
+        /// # Safety
+        /// See [`Pass`].
+        unsafe fn $name<const FIRST: bool>(part: &Part, from: *const i32, sums: &mut Sums) {
+            // SAFETY: the caller's; a row of sums is four tiles wide, one of a start one, which all share.
+            unsafe {
+                asm!(
+                    $(concat!("tileloadd tmm", $sum, ", [{from} + {from_stride} + {apart} * ", $byte, "]"),)+
+                    "test {blocks}, {blocks}",
+                    "jz 3f",
+                    "2:",
+                    "tileloadd tmm4, [{weights} + {row}]",
+                    $(
+                        concat!("tileloadd tmm", $x, ", [{panel} + {panel_stride} + ", $byte, "]"),
+                        concat!("tdpbsud tmm", $sum, ", tmm4, tmm", $x),
+                    )+
+                    "add {weights}, {block}",
+                    "add {panel}, {panel_block}",
+                    "dec {blocks}",
+                    "jnz 2b",
+                    "3:",
+                    $(concat!("tilestored [{sums} + {sums_stride} + ", $byte, "], tmm", $sum),)+
+                    from = in(reg) from,
+                    from_stride = in(reg) if FIRST { LANES } else { NR } * size_of::<i32>(),
+                    apart = const if FIRST { 0 } else { 1 },
+                    blocks = inout(reg) part.blocks => _,
+                    weights = inout(reg) part.weights => _,
+                    row = in(reg) part.quads * QUAD,
+                    block = in(reg) part.quads * QUAD * TILE,
+                    panel = inout(reg) part.panel => _,
+                    panel_stride = in(reg) part.panel_stride,
+                    panel_block = in(reg) part.panel_stride * part.quads,
+                    sums = in(reg) sums.0.as_mut_ptr(),
+                    sums_stride = in(reg) NR * size_of::<i32>(),
+                    options(nostack),
+                );
+            }
+        }
+    };
+}
+
+pass!(pass_1, 0 5 0);
+pass!(pass_2, 0 5 0, 1 6 64);
+pass!(pass_3, 0 5 0, 1 6 64, 2 7 128);
+pass!(pass_4, 0 5 0, 1 6 64, 2 7 128, 3 5 192);
