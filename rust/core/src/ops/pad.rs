@@ -124,7 +124,8 @@ struct Walk {
 impl Walk {
     /// Where index `i` of the output comes from along an axis.
     fn source(&self, axis: &Axis, i: usize) -> Option<usize> {
-        self.mode.source(i as isize - axis.low as isize, axis.n)
+        let at = i.wrapping_sub(axis.low);
+        if at < axis.n { Some(at) } else { self.mode.source(i as isize - axis.low as isize, axis.n) }
     }
 }
 

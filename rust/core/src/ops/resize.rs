@@ -74,6 +74,18 @@ impl Axis {
         }
     }
 
+    /// All of its taps.
+    fn len(&self) -> usize {
+        self.out.saturating_mul(self.each())
+    }
+
+    /// Works out the taps of every output.
+    fn write(&self, taps: &mut [Tap]) {
+        for (o, taps) in taps.chunks_exact_mut(self.each()).enumerate() {
+            taps.copy_from_slice(&self.taps(o)[..self.each()]);
+        }
+    }
+
     /// The taps of an output, the first [`each`](Axis::each) of these.
     fn taps(&self, o: usize) -> [Tap; 4] {
         let last = self.n as isize - 1;
@@ -177,8 +189,10 @@ impl Operator for Resize {
         let planes = if to.plane == 0 { 0 } else { to.n * to.channels };
         // Bytes are mixed from two rows of floats.
         let mixes = x.dtype == DType::UInt8 && self.kind == Kind::Linear;
-        let each = columns.each() * size_of::<Tap>() + if mixes { 2 * size_of::<f32>() } else { 0 };
-        let scratch = columns.out.checked_mul(each).filter(|&bytes| bytes < usize::MAX / 4);
+        let pair = if mixes { columns.out } else { 0 };
+        let scratch =
+            (rows.len().saturating_add(columns.len()).saturating_add(pair)).checked_mul(size_of::<Tap>());
+        let scratch = scratch.filter(|&bytes| bytes < usize::MAX / 4);
         let scratch =
             scratch.ok_or_else(|| Error::Shape(format!("{} does not fit in memory", site.outputs[0])))?;
         let walk = Walk { rows, columns, w: columns.n, from, to, planes };
@@ -208,53 +222,55 @@ struct Walk {
     planes: usize,
 }
 
-/// Elements of output for which the taps of a row are worked out once.
-const GROUP: usize = 1 << 14;
+/// Parts of the planes that a thread takes one after the other; taps are worked out once for each.
+const PARTS: usize = 8;
+
+/// The taps of both axes.
+#[derive(Clone, Copy)]
+struct Taps<'a> {
+    rows: &'a [Tap],
+    columns: &'a [Tap],
+}
 
 impl Walk {
-    /// Hands each plane of the input on with that of the output, the taps of a row, and the worker's scratch behind these.
+    /// Hands each plane of the input on with that of the output, the taps, and the worker's scratch behind these.
     fn each<T: Pod + Sync>(
         &self,
         frame: &Frame<'_>,
-        body: impl Fn(&[T], &mut [T], &[Tap], Shared<f32>) + Sync,
+        body: impl Fn(&[T], &mut [T], Taps<'_>, Shared<f32>) + Sync,
     ) {
         let (x, out) = (frame.input::<T>(0), Shared(frame.output_ptr::<T>(0)));
-        let (each, taps) = (self.columns.each(), self.columns.each() * self.columns.out);
-        let group = (GROUP / self.to.plane.max(1)).max(1);
+        let (down, across) = (self.rows.len(), self.columns.len());
+        let group = self.planes.div_ceil(PARTS * frame.pool.threads()).max(1);
         frame.pool.run(self.planes.div_ceil(group), &|item, worker| {
             let scratch = Shared(frame.scratch_ptr::<Tap>(worker));
-            // SAFETY: scratch holds them, and is this worker's.
-            let columns = unsafe { scratch.part(0, taps) };
-            for (o, to) in columns.chunks_exact_mut(each).enumerate() {
-                to.copy_from_slice(&self.columns.taps(o)[..each]);
-            }
-            let rest = Shared(scratch.get().wrapping_add(taps).cast());
+            // SAFETY: scratch holds the taps of both axes, and is this worker's.
+            let (rows, columns) = unsafe { scratch.part(0, down + across) }.split_at_mut(down);
+            self.rows.write(rows);
+            self.columns.write(columns);
+            let (taps, rest) =
+                (Taps { rows, columns }, Shared(scratch.get().wrapping_add(down + across).cast()));
             for plane in item * group..((item + 1) * group).min(self.planes) {
                 let x = &x[plane * self.from.pitch..][..self.from.plane];
                 let start = plane * self.to.pitch;
                 // SAFETY: the output holds that many planes, a pitch apart; each is one item's.
-                body(x, unsafe { out.part(start, start + self.to.plane) }, columns, rest);
+                body(x, unsafe { out.part(start, start + self.to.plane) }, taps, rest);
             }
         });
-    }
-
-    /// Rows of a plane of the output, each with its taps.
-    fn rows<'a, T>(&'a self, out: &'a mut [T]) -> impl Iterator<Item = (&'a mut [T], [Tap; 4])> {
-        out.chunks_exact_mut(self.columns.out).enumerate().map(|(o, out)| (out, self.rows.taps(o)))
     }
 }
 
 /// Every element is a weighted sum.
 fn weighted(frame: &Frame<'_>, walk: &Walk) {
     let (down, across) = (walk.rows.each(), walk.columns.each());
-    walk.each(frame, |x: &[f32], out: &mut [f32], columns, _| {
-        for (out, rows) in walk.rows(out) {
-            for (out, columns) in out.iter_mut().zip(columns.chunks_exact(across)) {
+    walk.each(frame, |x: &[f32], out: &mut [f32], taps, _| {
+        for (out, rows) in out.chunks_exact_mut(walk.columns.out).zip(taps.rows.chunks_exact(down)) {
+            for (out, columns) in out.iter_mut().zip(taps.columns.chunks_exact(across)) {
                 let row = |y: u32| {
                     let x = &x[y as usize * walk.w..];
                     columns.iter().map(|tap| x[tap.at as usize] * tap.weight).sum::<f32>()
                 };
-                *out = rows[..down].iter().map(|tap| row(tap.at) * tap.weight).sum();
+                *out = rows.iter().map(|tap| row(tap.at) * tap.weight).sum();
             }
         }
     });
@@ -262,14 +278,14 @@ fn weighted(frame: &Frame<'_>, walk: &Walk) {
 
 /// Every element is one of the input's.
 fn copied<T: Pod + Sync>(frame: &Frame<'_>, walk: &Walk) {
-    walk.each(frame, |x: &[T], out: &mut [T], columns, _| {
+    walk.each(frame, |x: &[T], out: &mut [T], taps, _| {
         let mut last: Option<(u32, &[T])> = None;
-        for (out, [Tap { at: y, .. }, ..]) in walk.rows(out) {
+        for (out, &Tap { at: y, .. }) in out.chunks_exact_mut(walk.columns.out).zip(taps.rows) {
             match last {
                 Some((same, row)) if same == y => out.copy_from_slice(row),
                 _ => {
                     let row = &x[y as usize * walk.w..][..walk.w];
-                    for (out, tap) in out.iter_mut().zip(columns) {
+                    for (out, tap) in out.iter_mut().zip(taps.columns) {
                         *out = row[tap.at as usize];
                     }
                 }
@@ -282,20 +298,26 @@ fn copied<T: Pod + Sync>(frame: &Frame<'_>, walk: &Walk) {
 /// Bytes between others: along each of two rows, which are kept while they last, and then between these.
 fn mixed(frame: &Frame<'_>, walk: &Walk, blend: quantize::BlendFn) {
     let width = walk.columns.out;
-    walk.each(frame, |x: &[u8], out: &mut [u8], columns, scratch| {
+    walk.each(frame, |x: &[u8], out: &mut [u8], taps, scratch| {
         // SAFETY: scratch holds two rows behind the taps, and is this worker's.
         let (mut first, mut second) = unsafe { scratch.part(0, 2 * width) }.split_at_mut(width);
         let fill = |row: &mut [f32], y: u32| {
             let x = &x[y as usize * walk.w..][..walk.w];
-            for (out, taps) in row.iter_mut().zip(columns.as_chunks::<2>().0) {
-                let [near, far] = taps.map(|tap| f32::from(x[tap.at as usize]) * tap.weight);
-                *out = near + far;
+            for (out, taps) in row.iter_mut().zip(taps.columns.as_chunks::<2>().0) {
+                let &[near, far] = taps;
+                *out =
+                    f32::from(x[near.at as usize]) * near.weight + f32::from(x[far.at as usize]) * far.weight;
             }
         };
         let mut held = [None; 2];
-        for (out, [upper, lower, ..]) in walk.rows(out) {
+        let rows = taps.rows.chunks_exact(walk.rows.each());
+        for (out, taps) in out.chunks_exact_mut(width).zip(rows) {
             // A plane of one dimension has one row, which is mixed with itself.
-            let far = if walk.rows.each() == 1 { 0.0 } else { lower.weight };
+            let (upper, lower) = match *taps {
+                [only] => (only, Tap { weight: 0.0, ..only }),
+                [upper, lower] => (upper, lower),
+                _ => unreachable!("two taps on an axis"),
+            };
             if held[0] != Some(upper.at) && held[1] == Some(upper.at) {
                 std::mem::swap(&mut first, &mut second);
                 held.swap(0, 1);
@@ -308,7 +330,7 @@ fn mixed(frame: &Frame<'_>, walk: &Walk, blend: quantize::BlendFn) {
                     *held = Some(y);
                 }
             }
-            blend([upper.weight, far], first, second, out);
+            blend([upper.weight, lower.weight], first, second, out);
         }
     });
 }
