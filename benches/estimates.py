@@ -118,7 +118,9 @@ def main():
     print(table(shown, right=("zeros", "sparse", "within 25 %", "estimate / clock", "ms", "of dense")))
     every = [step["estimate"] / step["seconds"] for row in rows for step in row["steps"]]
     near = sum(abs(ratio - 1) <= NEAR for ratio in every) / max(len(every), 1)
-    print(f"{100 * near:.1f} % of {len(every)} layers within 25 %; at most {max(r['of_dense'] for r in rows):.3f} of dense")
+    print(
+        f"{100 * near:.1f} % of {len(every)} layers within 25 %; at most {max(r['of_dense'] for r in rows):.3f} of dense"
+    )
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
 
