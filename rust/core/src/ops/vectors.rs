@@ -161,40 +161,27 @@ impl Factor {
             // bias have `m`; each part has tiles, or vectors, of its own.
             unsafe {
                 match &self.form {
-                    Form::DenseF32(run) => {
-                        let weight = self.matrix.tiles(0);
-                        run(&gemv_f32::Gemv {
-                            weight,
-                            rows,
-                            x,
-                            x_stride: k,
-                            n,
-                            out,
-                            out_stride: m,
-                            residual,
-                            epilogue,
-                        });
-                    }
-                    Form::DenseF16(run) => {
-                        let weight = self.matrix.tiles(0);
-                        run(&gemv_f32::Gemv {
-                            weight,
-                            rows,
-                            x,
-                            x_stride: k,
-                            n,
-                            out,
-                            out_stride: m,
-                            residual,
-                            epilogue,
-                        });
-                    }
+                    Form::DenseF32(run) => self.dense(*run, (rows, n, x, out, residual), epilogue),
+                    Form::DenseF16(run) => self.dense(*run, (rows, n, x, out, residual), epilogue),
                     Form::SparseF32(form) => self.sparse(form, (tiles, n, x, out, residual), epilogue),
                     Form::SparseF16(form) => self.sparse(form, (tiles, n, x, out, residual), epilogue),
                     Form::SparseI8(form) => self.sparse(form, (tiles, n, x, out, residual), epilogue),
                 }
             }
         });
+    }
+
+    /// # Safety
+    /// What [`gemv_f32::Run`] asks.
+    unsafe fn dense<T: Number>(
+        &self,
+        run: gemv_f32::Run<T>,
+        (rows, n, x, out, residual): ((usize, usize), usize, *const f32, *mut f32, *const f32),
+        epilogue: Epilogue<'_>,
+    ) {
+        let (weight, x_stride, out_stride) = (self.matrix.tiles::<T>(0), self.matrix.k(), self.matrix.m());
+        // SAFETY: the caller's.
+        unsafe { run(&gemv_f32::Gemv { weight, rows, x, x_stride, n, out, out_stride, residual, epilogue }) };
     }
 
     /// # Safety

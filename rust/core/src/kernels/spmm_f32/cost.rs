@@ -12,9 +12,9 @@
 //! everything at the rate of `gemm_f32`. Around either, sixteen columns of a row of the panel are gathered where the input
 //! is not read in place, and operands, output and weight come through the caches; that cancels in the choice.
 //!
-//! Constants are nanoseconds. Those of x86 are a least-squares fit to the steps of ResNet50, MobileNetV2 and an MLP with
-//! 50 to 95 % zeros on one core (Xeon, 3.9 GHz, two 512-bit multiply-adds a cycle; `benches/estimates.py`); those of ARM
-//! are modelled (llvm-mca, Cortex-A72 at 1.5 GHz). On another processor of the tier both sides scale together: compare,
+//! Constants are nanoseconds. Those of x86 are a least-squares fit to the layers of residual and depthwise networks and of
+//! perceptrons with 50 to 95 % zeros on one core (Xeon, 3.9 GHz, two 512-bit multiply-adds a cycle;
+//! `benches/estimates.py`); those of ARM are modelled (llvm-mca, Cortex-A72 at 1.5 GHz). On another processor of the tier both sides scale together: compare,
 //! but do not take the figures for its time.
 //!
 //! Share of zeros from which a matrix is computed sparse, for 512 x 512 and a full strip (in brackets, for 16 columns):
