@@ -17,7 +17,7 @@ pub const GROUP: usize = 8;
 
 /// A sparse matrix as a stream of *steps*, for kernels that put sixteen rows in the lanes.
 ///
-/// A step names a *window* of consecutive columns; each lane takes up to [`STEP`] of its row's next non-zeros, those that lie
+/// A step names a *window* of consecutive columns; each lane takes up to `STEP` of its row's next non-zeros, those that lie
 /// in the window, and rests for what is missing. The window starts at the least next column of the tile's rows (rounded
 /// down, so that a vector starts on a cache line where `x` does): the row that is behind always advances, the others run
 /// ahead as far as the window reaches, and no lane waits at the border of a block. Within a [`GROUP`] of tiles, rows are
