@@ -226,8 +226,10 @@ fn prefers_dense(matrix: &Matrix, columns: usize, tier: Tier) -> (bool, String) 
     let (m, k, nnz) = (matrix.m(), matrix.k(), matrix.nnz());
     // The widest strip of any tier; what is left over costs both sides alike.
     let n = columns.clamp(1, 64);
-    let with_zeros = cost::dense_ns(tier, m, k, n);
-    let without = strip_ns(matrix, n, tier);
+    // A weight is read from afar once for all strips.
+    let read = |bytes: usize| cost::around_ns(tier, 0.0, bytes as f64) / columns.div_ceil(n).max(1) as f64;
+    let with_zeros = cost::dense_ns(tier, m, k, n) + read(m * k * size_of::<f32>());
+    let without = strip_ns(matrix, n, tier) + read(matrix.bytes());
     let zeros = 100.0 * (1.0 - nnz as f64 / (m * k).max(1) as f64);
     let dense = cost::prefers_dense(without, with_zeros);
     let verdict = if dense { "computed dense" } else { "sparse" };
