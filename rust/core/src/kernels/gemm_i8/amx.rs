@@ -57,8 +57,8 @@ struct Start([[i32; LANES]; TILE]);
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn run(s: &StripI8<'_, &Blocks>) {
     let shapes = Shapes::new(s.weight.quads().max(1));
-    // SAFETY: the token stands for AMX. Nothing else in this process uses tiles, and no thread leaves this function with
-    // tiles configured: from here to `tilerelease` they are this call's.
+    // SAFETY: the token stands for AMX. No compiler keeps anything in tiles, and who else computes with them on this thread
+    // (torch does) configures them first: from here to `tilerelease` they are this call's.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack, readonly, preserves_flags)) };
     // SAFETY: the caller's; tiles are configured.
     unsafe {
