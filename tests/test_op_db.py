@@ -76,6 +76,7 @@ REASONS = (
     "it draws random numbers",
     "attention with dropout",
     "depends on the values",
+    "aten.select.int: an index that depends",  # on a value, where `take` is given a single one
     "torch.export could not",  # go from a value to a shape, nor update statistics that are constant
 )
 
