@@ -316,6 +316,23 @@ def test_dimensions_that_the_caller_names(path):
     check(Scores(), path, torch.randn(2, 6, 8), torch.randn(2, 9, 8))
 
 
+def test_a_place_that_a_size_tells(path):
+    class Ends(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, x.shape[1] - 3] * x[:, -2] + x[:, x.shape[1] - 1 :].sum(1)
+
+    gossamer.convert(Ends(), (torch.randn(3, 10),), path, dynamic_shapes=({1: Dim("t", min=4)},))
+    for length in (4, 11):
+        check(Ends(), path, torch.randn(3, length))
+
+    class Chosen(nn.Module):
+        def forward(self, x: Tensor, i: Tensor) -> Tensor:
+            return x[:, i.sum().item()]
+
+    with pytest.raises(gossamer.UnsupportedOpError, match="which slice depends on the values of the inputs"):
+        gossamer.convert(Chosen(), (torch.randn(3, 10), torch.tensor([1, 2])), path)
+
+
 def test_a_program_that_torch_exported(path):
     module = net()
     exported = torch.export.export(module, (image(3),), dynamic_shapes=({0: Dim.DYNAMIC},))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,6 @@ REASONS = (
     "it draws random numbers",
     "attention with dropout",
     "depends on the values",
-    "aten.select.int: an index that depends",  # on a value, where `take` is given a single one
     "torch.export could not",  # go from a value to a shape, nor update statistics that are constant
 )
 
@@ -85,6 +85,7 @@ def calls(name: str) -> list[Call]:
     """Samples of an operator and its variants in float32, but for those on volumes."""
     found: dict[str, Call] = {}
     for info in (info for info in op_db if info.name == name and torch.float32 in info.dtypes):
+        random.seed(0)
         torch.manual_seed(0)
         samples = list(info.sample_inputs("cpu", torch.float32, requires_grad=False))
         planes = [s for s in samples if not (isinstance(s.input, Tensor) and s.input.dim() == 5 and _resizes(name))]

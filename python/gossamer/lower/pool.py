@@ -9,7 +9,7 @@ import torch
 
 from ..program import shape_of
 from . import Lowering, Token, Unsupported, lowers
-from .shape import cut
+from .shape import cut, expression
 
 
 def spread(value: int | list[int], n: int) -> list[int]:
@@ -220,7 +220,7 @@ def _cut(at: Lowering, token: Token, sizes: list[Any], pairs: list[list[Any]]) -
 def _added(padding: Any) -> Any:
     if isinstance(padding, int):
         return max(padding, 0)
-    return padding.meta["val"].node.expr
+    return expression(padding)
 
 
 def _negative(padding: Any) -> bool:

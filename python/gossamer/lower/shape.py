@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import fx
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from ..program import shape_of
 from . import Lowering, Token, Unsupported, lowers, type_name
@@ -67,6 +69,12 @@ def cat(at: Lowering, tensors, dim) -> Token:
     return at.add("cat", [at.value(n, value.dtype) for n in parts], axis=dim % value.dim())
 
 
+def expression(node: fx.Node) -> Any:
+    """What a node that computes on sizes stands for: a number, or an expression of them."""
+    value = node.meta["val"]
+    return value.node.expr if isinstance(value, torch.SymInt) else value
+
+
 def cut(at: Lowering, token: Token, axis: int, start: Any, stop: Any, step: int = 1) -> Token:
     """Adds a slice; bounds are numbers or expressions, already within the dimension."""
     return at.add("slice", [token], axis=axis, start=at.size(start), stop=at.size(stop), step=step)
@@ -88,8 +96,7 @@ def _bounds(at: Lowering, size: Any, start: Any, end: Any) -> tuple[Any, Any]:
         if bound is None:
             return default
         if not isinstance(bound, int):
-            bound = bound.meta["val"]
-            bound = bound.node.expr if isinstance(bound, torch.SymInt) else bound
+            bound = expression(bound)
         if isinstance(bound, int) and isinstance(size, int):
             return min(max(bound + size if bound < 0 else bound, 0), size)
         if isinstance(bound, int) and bound < 0:
@@ -102,9 +109,12 @@ def _bounds(at: Lowering, size: Any, start: Any, end: Any) -> tuple[Any, Any]:
 @lowers("aten.select.int")
 def select(at: Lowering, x, dim, index) -> Token:
     axis = dim % len(shape_of(x))
-    if not isinstance(index, int):
-        raise Unsupported("an index that depends on the inputs' sizes")
-    first = index if index >= 0 else shape_of(x)[axis] + index
+    if isinstance(index, int):
+        first = index if index >= 0 else shape_of(x)[axis] + index
+    elif free_unbacked_symbols(index.meta["val"]):
+        raise Unsupported("which slice depends on the values of the inputs: index_select takes a tensor")
+    else:
+        first = expression(index)
     part = cut(at, at.value(x), axis, first, first + 1)
     return at.add("reshape", [part], shape=at.sizes())
 
