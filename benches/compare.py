@@ -1,15 +1,18 @@
 """Compares gossamer with torch and, where their environments are given, with other engines, on the cases of models.py.
 
-usage: python compare.py [CASE ...] [--peers DIR] [--threads 1,2] [--rounds 3] [--seconds 2] [--json FILE]
+usage: python compare.py [CASE ...] [--peers DIR] [--threads 1,2] [--rounds 3] [--seconds 2] [--isa TIER] [--json FILE]
 
 Engines take turns, each in a process of its own, so that a machine that drifts treats all alike; the median over rounds
 of each round's median is printed. CASE_int8 is CASE quantized, by gossamer for gossamer and by onnxruntime for the
-others; CASE_s90 has 90 % of its weights zero. `ov` computes in bfloat16 where the CPU can, so only int8 cases name it.
+others; CASE_s90 has 90 % of its weights zero, and of CASE_f16 gossamer stores the weights in float16. `ov` computes in
+bfloat16 where the CPU can, so only int8 cases name it. `--isa` holds gossamer and, by oneDNN's own variable, OpenVINO
+and torch to a tier: what they would do on a CPU that has no more.
 Nothing else should run on the machine meanwhile.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -31,27 +34,33 @@ DEFAULT += ["resnet50", "resnet50_s90", "resnet50_int8", "resnet50_s90_int8"]
 DEFAULT += ["mlp", "mlp_s90", "mlp_s90_int8", "mlp_b64", "mlp_b64_s90"]
 DEFAULT += ["dense1000", "lowrank1000r100", "lowrank1000r100_b64"]
 
+# What oneDNN calls the tiers; it is inside OpenVINO and torch.
+ONEDNN = {"avx2": "AVX2", "avxvnni": "AVX2_VNNI", "avx512": "AVX512_CORE", "avx512vnni": "AVX512_CORE_VNNI"}
+
 
 def convert(case):
     """Writes CASE.goss with gossamer's own API."""
-    module, example = models.build(case.removesuffix("_int8"))
-    if case.endswith("_int8"):
+    network, form = models.form(case)
+    module, example = models.build(network)
+    if form == "int8":
         if example.ndim == 4:
             torch.manual_seed(1)
             module = compress.quantize(module, [(models.image(),) for _ in range(8)])
         else:
             module = compress.quantize(module, mode="dynamic")
-    gossamer.convert(module, (example,), FILES / f"{case}.goss")
+    weights = "float16" if form == "f16" else "float32"
+    gossamer.convert(module, (example,), FILES / f"{case}.goss", weights=weights)
 
 
 def engines(case, peers):
     """The engines of a case, by name, each with its Python."""
     found = {"gossamer": sys.executable}
-    if not case.endswith("_int8"):
+    integer = models.form(case)[1] == "int8"
+    if not integer:
         found["torch"] = sys.executable
     if peers:
         python = peers / "peers" / "bin" / "python"
-        found |= {"ort": python, "ov" if case.endswith("_int8") else "ov32": python}
+        found |= {"ort": python, "ov" if integer else "ov32": python}
         if (peers / "deepsparse").is_dir():
             found["ds"] = peers / "deepsparse" / "bin" / "python"
     return found
@@ -118,7 +127,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: benches/results/<date>-<cpu>.json")
+    parser.add_argument("--isa", choices=ONEDNN, help="default: the best tier of this CPU")
     args = parser.parse_intermixed_args()
+    if args.isa:
+        os.environ |= {"GOSSAMER_ISA": args.isa, "ONEDNN_MAX_CPU_ISA": ONEDNN[args.isa]}
     FILES.mkdir(parents=True, exist_ok=True)
     cases = args.cases or DEFAULT
     if args.peers:

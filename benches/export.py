@@ -2,7 +2,8 @@
 
 usage: python export.py DIR CASE ...        with a Python that has torch, onnx and onnxruntime (peers.sh makes one)
 
-CASE_int8 is CASE quantized: statically, per channel, for images; dynamically otherwise.
+CASE_int8 is CASE quantized: statically, per channel, for images; dynamically otherwise. CASE_f16 is CASE
+itself: how weights are stored is up to each engine.
 """
 
 import logging
@@ -62,12 +63,12 @@ def main(out, cases):
     logging.disable(logging.WARNING)
     out.mkdir(parents=True, exist_ok=True)
     for case in cases:
-        base = case.removesuffix("_int8")
+        base, form = models.form(case)
         module, example = models.build(base)
         path = out / f"{base}.onnx"
         names = {"input_names": ["x"], "output_names": ["y"]}
         torch.onnx.export(module, (example,), str(path), opset_version=17, dynamo=False, **names)
-        if case != base:
+        if form == "int8":
             quantize(path, out / f"{case}.onnx", images=example.ndim == 4)
 
 

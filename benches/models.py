@@ -278,6 +278,14 @@ def build(name):
     return enliven(module, x), x
 
 
+def form(case):
+    """Returns (network, form) of a case: NETWORK_int8 is quantized, NETWORK_f16 stores its weights in float16."""
+    for form in ("int8", "f16"):
+        if case.endswith(f"_{form}"):
+            return case.removesuffix(f"_{form}"), form
+    return case, "f32"
+
+
 if __name__ == "__main__":
     for name in cases():
         print(f"{name} {liveliness(*build(name)):.3f}", flush=True)

@@ -3,7 +3,7 @@
 usage: python worker.py ENGINE CASE DIR THREADS SECONDS ANSWER.npy
 
 ENGINE: gossamer, torch (eager), ort, ov32 (OpenVINO in float32), ov (OpenVINO's default, bfloat16 where the CPU has it)
-or ds (DeepSparse). DIR holds CASE.goss and CASE.onnx.
+or ds (DeepSparse). DIR holds CASE.goss, and CASE.onnx without the `_f16` that says how gossamer stores weights.
 """
 
 import importlib
@@ -39,7 +39,7 @@ def torch(engine, folder, case, threads, x):
     if case.endswith("_int8"):
         raise SystemExit("torch eager is measured on float32 modules")
     engine.set_num_threads(threads)
-    module, _ = models.build(case)
+    module, _ = models.build(models.form(case)[0])
     tensor = engine.from_numpy(x)
 
     def run():
@@ -49,16 +49,20 @@ def torch(engine, folder, case, threads, x):
     return run
 
 
+def onnx(folder, case):
+    return folder / f"{case.removesuffix('_f16')}.onnx"
+
+
 def ort(engine, folder, case, threads, x):
     options = engine.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
-    session = engine.InferenceSession(str(folder / f"{case}.onnx"), options, providers=["CPUExecutionProvider"])
+    session = engine.InferenceSession(str(onnx(folder, case)), options, providers=["CPUExecutionProvider"])
     return lambda: session.run(None, {"x": x})[0]
 
 
 def openvino(engine, folder, case, threads, x, **more):
     config = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", **more}
-    request = engine.Core().compile_model(folder / f"{case}.onnx", "CPU", config).create_infer_request()
+    request = engine.Core().compile_model(onnx(folder, case), "CPU", config).create_infer_request()
     return lambda: request.infer({0: x})[0]
 
 
@@ -67,7 +71,7 @@ def openvino_float32(engine, folder, case, threads, x):
 
 
 def deepsparse(engine, folder, case, threads, x):
-    net = engine.Engine(str(folder / f"{case}.onnx"), batch_size=len(x), num_cores=threads)
+    net = engine.Engine(str(onnx(folder, case)), batch_size=len(x), num_cores=threads)
     return lambda: net.run([x])[0]
 
 
