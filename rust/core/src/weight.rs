@@ -199,6 +199,7 @@ pub fn sparse_starts(m: usize, k: usize, block: usize, counts: &[u8], indices: &
         Format,
         "sparse weight: a block of {block} columns is not in 1..={BLOCK}"
     );
+    ensure!(i32::try_from(k).is_ok(), Format, "sparse weight: {k} columns do not fit in 31 bits");
     let blocks = k.div_ceil(block);
     ensure!(
         blocks.checked_mul(m) == Some(counts.len()),
