@@ -2,7 +2,7 @@
 
 usage: python footprint.py [VGG16 ResNet50 MobileNetV2] [--json FILE]
 
-Each is pruned to 90 % and stored in float16 or int8, or pruned to 90 % and quantized, or quantized alone. Times and peak
+Each is pruned to 90 % and stored in float16 or int8, or pruned and quantized, or quantized alone. Times and peak
 memory are medians over five processes, each of which loads a file that is in the page cache and runs one image on one
 thread; memory is counted beside that of a process which imports numpy alone.
 """
