@@ -5,7 +5,7 @@
 use super::conv::{Geometry, Runs};
 use super::frame::Shared;
 use super::integer::{self, Quantized};
-use super::product::{Parts, cut, cut_rows};
+use super::product::{Parts, cell, cut, cut_by_rows, cut_rows};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::Result;
 use crate::isa::Tier;
@@ -48,6 +48,10 @@ impl Operator for ConvI8 {
         Wants::Features
     }
 
+    fn by_channels(&self, args: &Args<'_>) -> bool {
+        args.meta(0).is_ok_and(|x| self.geometry.is_depthwise(x))
+    }
+
     fn prepare(&self, site: &Site<'_>) -> Result<Prepared> {
         let x = site.args.meta(0)?;
         if self.geometry.is_depthwise(x) { self.depthwise(site) } else { self.strips(site) }
@@ -74,7 +78,7 @@ impl ConvI8 {
         let size = out.dtype.size();
         let (flops, weight_bytes) =
             (2.0 * taps as f64 * (to.n * to.channels * to.plane) as f64, weight.bytes.len());
-        let runs = Runs::new(from.channels, to.channels, to.pitch);
+        let runs = Runs::new(from.channels, to.channels, to.pitch, site.threads);
         let mut step = Step::new(format!("depthwise_i8/{tier}"), move |frame: &Frame<'_>| {
             let (x, weights) = (frame.input::<u8>(0), weight.of::<i8>());
             let residual = epilogue.residual.map(|_| frame.input::<u8>(4));
@@ -126,12 +130,17 @@ impl ConvI8 {
         let panel_len = if pack.is_some() { form.depth().next_multiple_of(DEPTH) * NR } else { 0 };
         // Rows are read over whole strips by a sparse kernel, which the end of the last plane may not have.
         let in_place = direct && (pack.is_some() || from.pitch.is_multiple_of(NR));
-        let (strips, rows) = if pack.is_some() {
-            cut(to.plane, to.n * groups, m, NR, site.threads, Parts::Copy)
+        let parts = if in_place && pack.is_none() { Parts::Free } else { Parts::Copy };
+        let own_rows = site.by_channels && groups == 1 && direct && !to.n.is_multiple_of(site.threads);
+        let own_rows = own_rows.then(|| cut_by_rows(to.plane, m, NR, site.threads, parts)).flatten();
+        let rows_first = own_rows.is_some();
+        let (strips, rows) = if let Some(cut) = own_rows {
+            cut
+        } else if pack.is_some() {
+            cut(to.plane, to.n * groups, m, NR, site.threads, parts)
         } else {
             // A sparse kernel takes as long for a few columns less than NR, so only the last strip may have them.
             let strips = split(to.plane, to.plane.div_ceil(NR), NR);
-            let parts = if in_place { Parts::Free } else { Parts::Copy };
             (strips, cut_rows(m, strips.len() * to.n * groups, site.threads, parts))
         };
         // It is at its best with NR columns, where the gap after the planes has room for them.
@@ -146,8 +155,7 @@ impl ConvI8 {
             let residual = epilogue.residual.map(|_| Shared(frame.input::<u8>(4).as_ptr().cast_mut()));
             let out = Shared(frame.output_ptr::<u8>(0));
             frame.pool.run(to.n * groups * strips.len() * rows.len(), &|item, worker| {
-                let (item, part) = (item / rows.len(), item % rows.len());
-                let (item, strip) = (item / strips.len(), item % strips.len());
+                let (item, strip, part) = cell(item, strips.len(), rows.len(), rows_first);
                 let (image, group) = (item / groups, item % groups);
                 let (p0, p1) = strips.at(strip);
                 let n = if fills_gap && p1 - p0 > NR / 2 { NR } else { p1 - p0 };
