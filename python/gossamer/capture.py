@@ -26,6 +26,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils import _pytree as pytree
 
+from . import quantized
 from ._core import Error, UnsupportedOpError
 from .program import Program, module_path, shape_of, size_of, source_line, submodule
 
@@ -119,9 +120,15 @@ def _prepared(module: nn.Module) -> tuple[nn.Module, list[str]]:
     if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         module = module.module
     module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
+    module = _plain(module, notes)
+    return (quantized.unpacked(module) if quantized.is_packed(module) else module), notes
+
+
+def _plain(module: nn.Module, notes: list[str]) -> nn.Module:
+    """The module in eval mode, without hooks that compute weights and without sparse tensors."""
     training = any(m.training for m in module.modules())
     if not (training or any(_hooked(m) for m in module.modules()) or any(_sparse(t) for t in _tensors(module))):
-        return module, notes
+        return module
     if any(m.training and isinstance(m, (_BatchNorm, _DropoutNd)) for m in module.modules()):
         notes.append("the module was in training mode; it is converted as it computes in eval mode")
     # Tensors are shared, not copied: a weight that a hook computed is no leaf, and no leaf can be deep-copied.
@@ -137,7 +144,7 @@ def _prepared(module: nn.Module) -> tuple[nn.Module, list[str]]:
         for name, value in list(vars(m).items()):
             if isinstance(value, Tensor) and _sparse(value):
                 setattr(m, name, value.detach().to_dense())
-    return module, notes
+    return module
 
 
 def _hooked(module: nn.Module) -> list[tuple[int, str, tuple[str, ...], Callable[[], Tensor]]]:
