@@ -57,7 +57,13 @@ unsafe fn run(s: &StripI8<'_, TilesI8<'_>>) {
 /// The panel has the columns.
 #[target_feature(enable = "neon")]
 #[inline(never)]
-unsafe fn pass<const PAIRS: bool>(block: &Block<'_>, flipped: &[i32; TILE], r0: usize, column: usize, sums: &mut Sums) {
+unsafe fn pass<const PAIRS: bool>(
+    block: &Block<'_>,
+    flipped: &[i32; TILE],
+    r0: usize,
+    column: usize,
+    sums: &mut Sums,
+) {
     let mut acc = [[vdupq_n_s32(0); 4]; R];
     // SAFETY: the panel has the column.
     let panel = unsafe { block.panel.add(column * QUAD) };
