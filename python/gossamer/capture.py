@@ -89,15 +89,31 @@ def capture(model: nn.Module | ExportedProgram, example_inputs: Sequence[Any], d
         if isinstance(model, ExportedProgram):
             return _flatten(model, example)
         module, notes = _prepared(model)
-        if dynamic_shapes is not None:
-            exported = _export(module, example, dynamic_shapes)
-            return _flatten(exported, example, _dim_names(exported, example, dynamic_shapes), notes)
-        try:
-            return _capture_any_batch(module, example, notes)
-        except _Fixed as reason:
-            exported = _export(module, example, None)
-            notes = [*notes, f"every dimension is fixed to the example's, batch included: {_first_line(reason)}"]
-            return _flatten(exported, example, notes=notes)
+        if not quantized.is_packed(module):
+            return _capture(module, example, dynamic_shapes, notes)
+        program = _capture(quantized.unpacked(module), example, dynamic_shapes, notes)
+        program.expected = _answers(module, example, program)
+        return program
+
+
+def _capture(module: nn.Module, example: tuple, dynamic_shapes: Any, notes: list[str]) -> Program:
+    """Captures a module that is prepared."""
+    if dynamic_shapes is not None:
+        exported = _export(module, example, dynamic_shapes)
+        return _flatten(exported, example, _dim_names(exported, example, dynamic_shapes), notes)
+    try:
+        return _capture_any_batch(module, example, notes)
+    except _Fixed as reason:
+        exported = _export(module, example, None)
+        notes = [*notes, f"every dimension is fixed to the example's, batch included: {_first_line(reason)}"]
+        return _flatten(exported, example, notes=notes)
+
+
+def _answers(module: nn.Module, example: tuple, program: Program) -> tuple[Tensor, ...]:
+    """What torch's own integer kernels answer on a program's example."""
+    tensors = iter(program.example)
+    made = module(*pytree.tree_map_only(Tensor, lambda t: next(tensors), example))
+    return tuple(t.dequantize() if t.is_quantized else t for t in pytree.tree_leaves(made) if isinstance(t, Tensor))
 
 
 @contextmanager
@@ -120,15 +136,9 @@ def _prepared(module: nn.Module) -> tuple[nn.Module, list[str]]:
     if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         module = module.module
     module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
-    module = _plain(module, notes)
-    return (quantized.unpacked(module) if quantized.is_packed(module) else module), notes
-
-
-def _plain(module: nn.Module, notes: list[str]) -> nn.Module:
-    """The module in eval mode, without hooks that compute weights and without sparse tensors."""
     training = any(m.training for m in module.modules())
     if not (training or any(_hooked(m) for m in module.modules()) or any(_sparse(t) for t in _tensors(module))):
-        return module
+        return module, notes
     if any(m.training and isinstance(m, (_BatchNorm, _DropoutNd)) for m in module.modules()):
         notes.append("the module was in training mode; it is converted as it computes in eval mode")
     # Tensors are shared, not copied: a weight that a hook computed is no leaf, and no leaf can be deep-copied.
@@ -144,7 +154,7 @@ def _plain(module: nn.Module, notes: list[str]) -> nn.Module:
         for name, value in list(vars(m).items()):
             if isinstance(value, Tensor) and _sparse(value):
                 setattr(m, name, value.detach().to_dense())
-    return module
+    return module, notes
 
 
 def _hooked(module: nn.Module) -> list[tuple[int, str, tuple[str, ...], Callable[[], Tensor]]]:
@@ -187,6 +197,8 @@ class _Fixed(Exception):
 def _export(module: nn.Module, example: tuple, dynamic_shapes: Any) -> ExportedProgram:
     try:
         return torch.export.export(module, example, dynamic_shapes=dynamic_shapes, strict=False)
+    except UnsupportedOpError:
+        raise
     except Exception as error:
         raise Error(f"torch.export could not capture the model: {error}") from error
 
@@ -213,6 +225,8 @@ def _capture_any_batch(module: nn.Module, example: tuple, notes: list[str]) -> P
         try:
             shapes = axes.dynamic_shapes(module, wide)
             exported = torch.export.export(module, wide, dynamic_shapes=shapes, strict=False)
+        except UnsupportedOpError:
+            raise
         except Exception as error:
             raise _Fixed(_first_line(error)) from error
         inputs = _user_inputs(exported)

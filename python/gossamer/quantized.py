@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,6 +36,11 @@ _LIKE = frozenset({
     "expand", "expand_as", "view_as", "repeat", "contiguous", "clone", "detach", "dropout", "dropout_", "dropout2d",
     "cat", "concat", "concatenate", "stack", "chunk", "split", "split_with_sizes", "unbind", "narrow", "select",
     "index_select", "flip", "roll", "__getitem__", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "movedim",
+})
+# Those that take means, of whatever is around.
+_AVERAGES = frozenset({
+    "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "mean", "interpolate", "upsample",
+    "upsample_bilinear",
 })
 # fmt: on
 
@@ -78,6 +84,10 @@ class Quantized:
     def like(self, real: Tensor) -> Quantized:
         """Quantizes float32 as this is."""
         return Quantized.of(real, self.scale, self.zero_point, self.dtype)
+
+    def holding(self, steps: Tensor) -> Quantized:
+        """Other steps that stand for what these do."""
+        return Quantized(steps, self.scale, self.zero_point, self.dtype)
 
     @property
     def real(self) -> Tensor:
@@ -123,14 +133,25 @@ def _call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], function: An
     if kwargs.get("inplace"):
         kwargs = {**kwargs, "inplace": False}
     first = next(leaf for leaf in pytree.tree_leaves(args) if isinstance(leaf, Quantized))
-    reals = pytree.tree_map_only(Quantized, lambda q: q.real, args)
+    like = first
+    if name in _AVERAGES:
+        # A mean of steps is often halfway between two. torch rounds it, zero point and all, to the even one; in units
+        # of a step, and from the first on, floats are exact and do so too.
+        padded = name.startswith("avg_pool") and _pads(*args[1:], **kwargs)
+        like = Quantized(first.steps, 1.0, first.zero_point + _SHIFT[first.dtype] if padded else 0, torch.quint8)
+    reals = pytree.tree_map_only(Quantized, lambda q: like.real if q is first else q.real, args)
     function = getattr(Tensor, name.removesuffix("_") if name != "relu_" else "relu") if function is None else function
     if name.endswith("_") and not name.endswith("__"):
         function = getattr(torch, name[:-1], None) or getattr(F, name[:-1])
     made = function(*reals, **kwargs)
     if name in _FIXED:
         return Quantized.of(made, *_FIXED[name])
-    return pytree.tree_map_only(Tensor, first.like, made)
+    return pytree.tree_map_only(Tensor, lambda t: first.holding(like.like(t).steps), made)
+
+
+def _pads(kernel: Any, stride: Any = None, padding: Any = 0, *rest: Any, **kwargs: Any) -> bool:
+    """Whether a pooling by those arguments averages zeros around its input too."""
+    return bool(any(padding) if isinstance(padding, (tuple, list)) else padding)
 
 
 # -- torch.ops.quantized ----------------------------------------------------------------------------------------------
@@ -198,6 +219,10 @@ def _dynamic_linear(x: Tensor, packed: Packed, reduce_range: bool = False) -> Te
     return _linear(torch.ops.quantized_decomposed.dequantize_per_tensor.tensor(q, *grid, *limits), packed)
 
 
+def _batch_norm(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+    return F.batch_norm(x, mean, var, weight, bias, eps=eps)
+
+
 # What each computes in float32, before its result is quantized by the scale and zero point that come last.
 _OPS: dict[str, Callable[..., Tensor]] = {
     "linear": _linear,
@@ -208,11 +233,17 @@ _OPS: dict[str, Callable[..., Tensor]] = {
     "cat": torch.cat,
     "hardswish": F.hardswish,
     "sigmoid": torch.sigmoid,
+    "softmax": torch.softmax,
+    "prelu": F.prelu,
+    "leaky_relu": lambda x, slope, inplace: F.leaky_relu(x, slope),
+    "layer_norm": F.layer_norm,
+    "group_norm": F.group_norm,
+    "instance_norm": lambda x, weight, bias, eps: F.instance_norm(x, None, None, weight, bias, eps=eps),
+    "batch_norm1d": _batch_norm,
+    "batch_norm2d": _batch_norm,
 }
-_OPS |= {
-    f"{name}_relu": lambda *args, f=_OPS[name]: torch.relu(f(*args))
-    for name in ("linear", "conv1d", "conv2d", "add", "mul", "cat")
-}
+for _name in ("linear", "conv1d", "conv2d", "add", "mul", "cat", "batch_norm2d"):
+    _OPS[f"{_name}_relu"] = lambda *args, compute=_OPS[_name]: torch.relu(compute(*args))
 
 
 def _is_quantized_op(function: Any) -> bool:
@@ -230,11 +261,12 @@ def _qualified(function: Any) -> str:
 def _op(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """One of `torch.ops.quantized`."""
     name = _qualified(function).removeprefix("quantized::").partition(".")[0]
-    given = [*args, *kwargs.values()]
+    named = dict(kwargs)
+    last = [named.pop(key) for key in ("scale", "output_scale", "zero_point", "output_zero_point") if key in named]
+    given = [*args, *named.values(), *last]
     reals = pytree.tree_map_only(Quantized, lambda q: q.real, given)
-    if name == "leaky_relu":
-        x, slope, _, scale, zero_point = reals
-        return Quantized.of(F.leaky_relu(x, slope), scale, zero_point)
+    if name == "relu6":
+        return args[0].like(F.relu6(reals[0]))
     if name == "elu":
         x, scale, zero_point, alpha = [*reals, 1.0][:4]
         return Quantized.of(F.elu(x, alpha), scale, zero_point)
@@ -312,12 +344,25 @@ class _Unpacked(nn.Module):
 
         @functools.wraps(module.forward)
         def forward(*args: Any, **kwargs: Any) -> Any:
-            with _Mode():
-                made = module.forward(*args, **kwargs)
+            try:
+                with _Mode():
+                    made = module.forward(*args, **kwargs)
+            except UnsupportedOpError as error:
+                raise UnsupportedOpError(f"{_where(module, error)}: {error}") from None
             # What torch answers quantized, a file answers in numbers.
             return pytree.tree_map_only(Quantized, lambda q: q.real, made)
 
         self.forward = forward
+
+
+def _where(module: nn.Module, error: Exception) -> str:
+    """The path of the submodule in whose forward something was raised."""
+    names = {id(m): name for name, m in module.named_modules()}
+    found = ""
+    frames = traceback.walk_tb(error.__traceback__)
+    for frame, _ in frames:
+        found = names.get(id(frame.f_locals.get("self")), found)
+    return found or "(the model itself)"
 
 
 def _shared(module: nn.Module) -> Iterator[Any]:
