@@ -322,9 +322,9 @@ def unpacked(module: nn.Module) -> nn.Module:
     kept = [v for m in module.modules() for v in _shared(m)]
     module = copy.deepcopy(module, {id(v): v for v in kept})
     quantized = [m for m in module.modules() if _is_quantized_module(m) or isinstance(m, fx.GraphModule)]
-    for m in module.modules():
+    for path, m in list(module.named_modules()):
         for name, value in list(_packed_attributes(m)):
-            setattr(m, name, _unpack(value))
+            setattr(m, name, _unpack(value, path.removesuffix("._packed_params")))
     for m in quantized:
         # Scales and zero points are numbers of the graph, not inputs of it.
         for name, value in list(m._buffers.items()):
@@ -371,12 +371,13 @@ def _shared(module: nn.Module) -> Iterator[Any]:
         yield from (v for v in names.values() if isinstance(v, (Tensor, torch.ScriptObject)))
 
 
-def _unpack(packed: Any) -> Packed:
+def _unpack(packed: Any, path: str) -> Packed:
     kind = str(packed._type()).rpartition(".")[2]
     if kind not in ("LinearPackedParamsBase", "Conv2dPackedParamsBase") or (kind[0] == "C" and packed.transpose()):
         raise UnsupportedOpError(
-            f"the model has {kind}: of torch's packed weights gossamer knows those of linear layers and of"
-            " convolutions in one or two dimensions; leave that module in float32 (qconfig = None) and quantize again"
+            f"{path or '(the model itself)'}: {kind}: of torch's packed weights gossamer knows those of linear layers"
+            " and of convolutions in one or two dimensions; leave that module in float32 (qconfig = None) and quantize"
+            " again"
         )
     weight, bias = packed.unpack()
     geometry = () if kind[0] == "L" else (packed.stride(), packed.padding(), packed.dilation(), packed.groups())
