@@ -113,7 +113,7 @@ def _length(node: fx.Node) -> int:
 def _rounds(program: Program) -> bool:
     """Whether a program rounds to integers what it computed in floats."""
     calls = [n for n in program.graph.nodes if isinstance(n.target, torch._ops.OpOverload)]
-    return any(n.target._schema.name in _STEPS and n.args[0].op != "placeholder" for n in calls)
+    return program.rounded or any(n.target._schema.name in _STEPS and n.args[0].op != "placeholder" for n in calls)
 
 
 class _Exact(fx.Interpreter):

@@ -86,8 +86,6 @@ pub fn tile<T: Copy + Default>(m: usize, k: usize, rows: &[T]) -> Vec<T> {
 pub const QUAD: usize = 4;
 
 /// A dense int8 matrix `(m, k)` as tiles of sixteen rows by four columns, `[⌈m/16⌉][⌈k/4⌉][16][4]`, padded with zeros.
-///
-/// Values lie in `[-127, 127]`: kernels may compute a wrong number, nothing worse, from a value of -128.
 #[derive(Clone, Copy, Debug)]
 pub struct TilesI8<'a> {
     m: usize,
@@ -487,7 +485,6 @@ impl Values {
             "weight values: {} bytes are not whole {dtype} numbers",
             bytes.len()
         );
-        ensure!(dtype != DType::Int8 || is_symmetric(&bytes), Format, "weight values: {LEAST}");
         Ok(Values { dtype, bytes })
     }
 
@@ -535,14 +532,6 @@ impl Values {
     }
 }
 
-/// What is said of an int8 weight that is not one.
-const LEAST: &str = "an int8 is -128, weights are within -127..=127";
-
-/// Whether int8 values are all within `[-127, 127]`, which integer kernels rely on.
-fn is_symmetric(bytes: &[u8]) -> bool {
-    !bytes.contains(&i8::MIN.cast_unsigned())
-}
-
 /// A type that weight values have.
 pub trait Number: bytemuck::Pod + Default + PartialEq + Send + Sync {
     /// Its name.
@@ -577,7 +566,6 @@ impl Plain {
     pub fn new(dtype: DType, shape: Shape, bytes: Bytes) -> Result<Plain> {
         let want = elements(&shape).ok().and_then(|n| n.checked_mul(dtype.size()));
         ensure!(want == Some(bytes.len()), Format, "tensor {shape:?} of {dtype}: got {} bytes", bytes.len());
-        ensure!(dtype != DType::Int8 || is_symmetric(&bytes), Format, "tensor {shape:?}: {LEAST}");
         Ok(Plain { dtype, shape, bytes })
     }
 

@@ -47,9 +47,9 @@ pub const LANES: usize = 16;
 /// A panel is readable down to the next multiple of this depth, whatever it holds below the weight's.
 pub const DEPTH: usize = 64;
 
-/// The deepest sum that fits an i32 whatever its values: `255 · 127 · 66 311 < 2³¹`. A deeper weight is not for these
+/// The deepest sum that fits an i32 whatever its values: `255 · 128 · 65 793 < 2³¹`. A deeper weight is not for these
 /// kernels.
-pub const MAX_DEPTH: usize = 66_311;
+pub const MAX_DEPTH: usize = 65_793;
 
 /// An addend in uint8: the other branch of a residual connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -427,6 +427,6 @@ mod tests {
     #[test]
     fn the_deepest_sum_fits() {
         let depth = MAX_DEPTH as i64;
-        assert!(255 * 127 * depth <= i64::from(i32::MAX) && 255 * 127 * (depth + 1) > i64::from(i32::MAX));
+        assert!(255 * 128 * depth <= i64::from(i32::MAX) && 255 * 128 * (depth + 1) > i64::from(i32::MAX));
     }
 }
