@@ -171,6 +171,12 @@ impl<'a, W> StripI8<'a, W> {
         self.rows.0..self.rows.1
     }
 
+    /// Rows of the tile from row `r0` that are to be computed.
+    #[inline(always)]
+    pub(super) fn tile_rows(&self, r0: usize) -> usize {
+        TILE.min(self.rows.1 - r0)
+    }
+
     /// Columns in whole vectors of [`LANES`], in `1..=NR / LANES`.
     pub(super) fn vectors(&self) -> usize {
         self.n.div_ceil(LANES)
@@ -317,7 +323,7 @@ pub(super) unsafe fn dense(
     let mut sums = Sums([[0; NR]; TILE]);
     for r0 in s.rows().step_by(TILE) {
         let tile = s.weight.tile(r0 / TILE).as_chunks().0.as_chunks().0;
-        let rows = TILE.min(s.rows.1 - r0);
+        let rows = s.tile_rows(r0);
         let mut start = [0; TILE];
         start[..rows].copy_from_slice(&s.requant.offset[r0..][..rows]);
         let mut start = Some(start);
