@@ -239,6 +239,7 @@ impl Case {
             residual: residual.as_ptr(),
             residual_stride,
             requant: self.requant(),
+            each: None,
         });
         let beyond = |row: &[u8]| row[self.m * size..].iter().all(|&byte| byte == 0xA5);
         assert!(out.chunks(out_stride * size).all(beyond), "wrote past the end of a row");
