@@ -115,10 +115,8 @@ impl Operator for ReduceOp {
             return Ok(Step::new(name, move |frame: &Frame<'_>| {
                 let (x, out) = (frame.input::<f32>(0), frame.output::<f32>(0));
                 in_parts(frame.pool, out, planes.plane, &|first, out| {
-                    for (i, out) in out.iter_mut().enumerate() {
-                        let plane = &x[(first + i) * planes.pitch..][..planes.plane];
-                        kernel(function, Dims::rows(1, planes.plane), plane, std::slice::from_mut(out));
-                    }
+                    let dims = Dims::planes(out.len(), planes.plane, planes.pitch);
+                    kernel(function, dims, &x[first * planes.pitch..][..dims.len()], out);
                 });
             })
             .into());

@@ -26,7 +26,8 @@ use fold::{Abs, Add, Deviation, Fold, Greater, Lesser, NonZero, Pre, Product, Sa
 const BLOCK: usize = 1024;
 
 /// An array `[outer][axis][stride]` of which `inner` columns are reduced over the axis: all of them where it is contiguous,
-/// some where threads share them, or where features have a gap.
+/// some where threads share them, or where features have a gap. Between one reduction's elements and the next's there may be
+/// a gap as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dims {
     /// Reductions that lie one after the other.
@@ -37,17 +38,24 @@ pub struct Dims {
     pub inner: usize,
     /// Elements from one of a reduction to the next; at least `inner`.
     pub stride: usize,
+    /// Elements from one reduction's first to the next's; at least `axis · stride`.
+    pub apart: usize,
 }
 
 impl Dims {
     /// A contiguous array.
     pub fn new(outer: usize, axis: usize, inner: usize) -> Dims {
-        Dims { outer, axis, inner, stride: inner }
+        Dims { outer, axis, inner, stride: inner, apart: axis * inner }
     }
 
     /// Rows that lie one after the other.
     pub fn rows(rows: usize, n: usize) -> Dims {
         Dims::new(rows, n, 1)
+    }
+
+    /// Rows of `n` elements, one every `apart`.
+    pub fn planes(rows: usize, n: usize, apart: usize) -> Dims {
+        Dims { apart, ..Dims::rows(rows, n) }
     }
 
     /// The axes `axes` (in any order) of a shape as one, or none where others lie between them: then the array wants
@@ -76,12 +84,14 @@ impl Dims {
 
     /// Elements from the first to the last that is reduced.
     pub fn len(self) -> usize {
-        let rows = self.outer * self.axis;
-        if rows == 0 || self.inner == 0 { 0 } else { (rows - 1) * self.stride + self.inner }
+        if self.outer * self.axis == 0 || self.inner == 0 {
+            return 0;
+        }
+        (self.outer - 1) * self.apart + (self.axis - 1) * self.stride + self.inner
     }
 
     fn check<T, U>(self, x: &[T], out: &[U]) {
-        assert!(self.inner <= self.stride, "{self:?}");
+        assert!(self.inner <= self.stride && self.axis * self.stride <= self.apart, "{self:?}");
         assert!(x.len() >= self.len(), "{} elements for {self:?}", x.len());
         assert_eq!(out.len(), self.reduced(), "results of {self:?}");
     }
@@ -178,7 +188,7 @@ fn walk<T, U>(dims: Dims, x: &[T], out: &mut [U], mut f: impl FnMut(usize, &[T],
     }
     for (o, out) in out.chunks_exact_mut(dims.inner).enumerate() {
         for i in 0..dims.axis {
-            f(i, &x[(o * dims.axis + i) * dims.stride..][..dims.inner], out);
+            f(i, &x[o * dims.apart + i * dims.stride..][..dims.inner], out);
         }
     }
 }
@@ -300,15 +310,15 @@ fn each<S: Simd, F: Fold, P: Pre>(
     out: &mut [f32],
     finish: impl Fn(f64) -> f64,
 ) {
-    let Dims { axis, inner, stride, .. } = dims;
+    let Dims { axis, inner, apart, .. } = dims;
     if dims.is_rows() {
         for (i, out) in out.iter_mut().enumerate() {
-            *out = finish(row(s, fold, pre, &x[i * axis..][..axis], *out)) as f32;
+            *out = finish(row(s, fold, pre, &x[i * apart..][..axis], *out)) as f32;
         }
     } else {
         for (i, out) in out.chunks_exact_mut(inner).enumerate() {
             let plane = Dims { outer: 1, ..dims };
-            columns(s, fold, pre, plane, x.get(i * axis * stride..).unwrap_or_default(), out);
+            columns(s, fold, pre, plane, x.get(i * apart..).unwrap_or_default(), out);
             for out in out {
                 *out = finish(f64::from(*out)) as f32;
             }
@@ -318,9 +328,9 @@ fn each<S: Simd, F: Fold, P: Pre>(
 
 /// A norm of an uncommon exponent, element by element in float64.
 fn powers(p: f64, dims: Dims, x: &[f32], out: &mut [f32]) {
-    let Dims { axis, inner, stride, .. } = dims;
+    let Dims { axis, inner, stride, apart, .. } = dims;
     for (i, out) in out.iter_mut().enumerate() {
-        let start = i / inner * axis * stride + i % inner;
+        let start = i / inner * apart + i % inner;
         let sum: f64 = (0..axis).map(|k| f64::from(x[start + k * stride].abs()).powf(p)).sum();
         *out = sum.powf(1.0 / p) as f32;
     }

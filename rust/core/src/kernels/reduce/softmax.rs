@@ -61,11 +61,11 @@ impl Op for Call {
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
         let Call { log, dims, x, y } = self;
-        let Dims { outer, axis, inner, stride } = dims;
+        let Dims { outer, axis, inner, stride, apart } = dims;
         for i in 0..outer {
             // SAFETY: the i-th of `outer` planes, and columns within it.
             unsafe {
-                let (x, y) = (x.add(i * axis * stride), y.add(i * axis * stride));
+                let (x, y) = (x.add(i * apart), y.add(i * apart));
                 if dims.is_rows() {
                     row(s, log, x, y, axis);
                     continue;
