@@ -22,8 +22,11 @@ _QUANTIZE, _DEQUANTIZE = gossamer.quantize.default, gossamer.dequantize.default
 def compute_steps(program: Program) -> Program:
     """Replaces layers that read bytes, and what is quantized after reading bytes, by integer operators.
 
-    What has no integer form stays as it is, in float32.
+    What has no integer form stays as it is, in float32. So does everything where it was not a tool of torch that
+    quantized: modules of `compress` compute in float32 what is to be so computed.
     """
+    if not program.quantized:
+        return program
     for node in program.calls(*LAYERS):
         _layer(program, node)
     for node in program.calls(_QUANTIZE):
