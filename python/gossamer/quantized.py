@@ -169,6 +169,7 @@ class Packed(nn.Module):
 
     weight: Tensor
     scale: Tensor
+    shift: Tensor | None
     bias: Tensor | None
 
     def __init__(self, weight: Tensor, bias: Tensor | None, geometry: tuple[Any, ...]) -> None:
