@@ -227,6 +227,7 @@ pub fn plan(graph: &Graph, shapes: &[&[usize]], means: Means) -> Result<Plan> {
             needed[id] = usize::MAX;
         }
     }
+    let by_channels = by_channels(graph, &inferred, &tensors)?;
     let mut planner = Planner {
         graph,
         values: &inferred.values,
@@ -240,13 +241,32 @@ pub fn plan(graph: &Graph, shapes: &[&[usize]], means: Means) -> Result<Plan> {
     }
     for n in 0..graph.nodes.len() {
         let named = |error| at_node(&graph.nodes[n], error);
-        planner.node(n, &inferred, &tensors, &needed, means).map_err(named)?;
+        planner.node(n, &inferred, &tensors, (&needed, &by_channels), means).map_err(named)?;
     }
     let outputs = planner.outputs(&tensors)?;
     let inputs = inferred.values[..graph.inputs.len()].to_vec();
     let (steps, arena) = planner.place()?;
     let scratch = steps.iter().map(|planned| planned.step.scratch).max().unwrap_or(0).next_multiple_of(ALIGN);
     Ok(Plan { steps, inputs, outputs, arena, scratch, threads: means.threads, forms: graph.form_bytes() })
+}
+
+/// The values that all who read them as operand 0, and no others, share out by channels.
+fn by_channels(graph: &Graph, inferred: &crate::graph::Inferred, tensors: &[Meta]) -> Result<Vec<bool>> {
+    let mut all: Vec<Option<bool>> = vec![None; inferred.values.len()];
+    for node in &graph.nodes {
+        let args = node
+            .inputs
+            .iter()
+            .map(|&r| graph.arg(r, &inferred.values, tensors))
+            .collect::<Result<Vec<_>>>()?;
+        let by_channels = node.op.by_channels(&Args { args: &args, sizes: &inferred.sizes });
+        for (i, reference) in node.inputs.iter().enumerate() {
+            if let Ref::Value(id) = reference {
+                all[*id] = Some(all[*id].unwrap_or(true) && by_channels && i == 0);
+            }
+        }
+    }
+    Ok(all.into_iter().map(|all| all.unwrap_or(false)).collect())
 }
 
 impl Planner<'_> {
@@ -256,7 +276,7 @@ impl Planner<'_> {
         n: usize,
         inferred: &crate::graph::Inferred,
         tensors: &[Meta],
-        needed: &[usize],
+        (needed, by_channels): (&[usize], &[bool]),
         Means { tier, threads, winograd }: Means,
     ) -> Result<()> {
         let graph = self.graph;
@@ -305,7 +325,8 @@ impl Planner<'_> {
         for meta in outputs {
             len_in(meta, canonical(meta, operand(give, meta)))?;
         }
-        let site = Site { args, layouts: &layouts, outputs, layout, tier, threads, winograd };
+        let by_channels = by_channels.get(first).is_some_and(|&all| all);
+        let site = Site { args, layouts: &layouts, outputs, layout, tier, threads, winograd, by_channels };
         match node.op.prepare(&site)? {
             Prepared::Alias => {
                 let made = match sources.swap_remove(0) {

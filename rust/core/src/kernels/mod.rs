@@ -28,6 +28,7 @@ pub mod strip;
 pub mod strip_i8;
 pub mod window;
 pub mod winograd_f32;
+mod lanes;
 mod math;
 mod unroll;
 mod simd;

@@ -179,6 +179,8 @@ pub struct Site<'a> {
     pub threads: usize,
     /// Whether convolutions may round otherwise than sums do, for speed.
     pub winograd: bool,
+    /// Whether whoever reads output 0 shares it out by channels; see [`Operator::by_channels`].
+    pub by_channels: bool,
 }
 
 /// The code of a step.
@@ -258,6 +260,12 @@ pub trait Operator {
         Wants::Plain
     }
 
+    /// Whether its threads share channels, each reading whole planes of operand 0: then a thread had better have written
+    /// the same channels, which its core's cache still holds.
+    fn by_channels(&self, _args: &Args<'_>) -> bool {
+        false
+    }
+
     /// Makes it ready for given shapes, layouts and processor. Called only where [`Operator::infer`] accepted the operands.
     ///
     /// # Errors
@@ -306,6 +314,11 @@ macro_rules! ops {
             /// Which layouts it takes and gives; see [`Operator::wants`].
             pub fn wants(&self, args: &Args<'_>) -> Wants {
                 match self { $(Op::$attrs(op) => op.wants(args),)+ }
+            }
+
+            /// Whether its threads share channels; see [`Operator::by_channels`].
+            pub fn by_channels(&self, args: &Args<'_>) -> bool {
+                match self { $(Op::$attrs(op) => op.by_channels(args),)+ }
             }
 
             /// Makes it ready; see [`Operator::prepare`].

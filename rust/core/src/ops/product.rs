@@ -502,6 +502,29 @@ pub(super) fn cut(
     (strips, cut_rows(m, strips.len() * strips_beside, threads, parts))
 }
 
+/// How an output whose rows are read by those who write them is cut: ranges of columns, and parts of the rows, a multiple of
+/// `threads`, of which each thread has its own. None where the rows are too few.
+pub(super) fn cut_by_rows(
+    columns: usize,
+    m: usize,
+    nr: usize,
+    threads: usize,
+    parts: Parts,
+) -> Option<(Ranges, Ranges)> {
+    let strips = split(columns, columns.div_ceil(nr), LANES);
+    // Parts of two tiles and more; where they cost nothing, enough of them that a thread can take work off another.
+    let want = if parts == Parts::Free { 4usize.div_ceil(strips.len().max(1)) } else { 1 };
+    let each = want.min(m / (2 * TILE) / threads);
+    (threads > 1 && each > 0).then(|| (strips, split(m, each * threads, TILE)))
+}
+
+/// Which of `strips` and which of `parts` of the rows an item is, and of which product. Threads take runs of items: of all
+/// rows of some strips or, with `rows_first`, of all strips of some rows.
+pub(super) fn cell(item: usize, strips: usize, parts: usize, rows_first: bool) -> (usize, usize, usize) {
+    let (product, cell) = (item / (strips * parts), item % (strips * parts));
+    if rows_first { (product, cell % strips, cell / strips) } else { (product, cell / parts, cell % parts) }
+}
+
 /// Parts of the rows of each of so many regions.
 pub(super) fn cut_rows(m: usize, regions: usize, threads: usize, parts: Parts) -> Ranges {
     let regions = regions.max(1);

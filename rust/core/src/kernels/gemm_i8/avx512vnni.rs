@@ -10,13 +10,13 @@ use std::arch::x86_64::*;
 
 use super::Tiles;
 use crate::isa::Avx512Vnni;
-use crate::kernels::pack::gather;
+use crate::kernels::pack::{beside, gather};
 use crate::kernels::strip_i8::avx512::store_sums;
-use crate::kernels::strip_i8::{Block, LANES, NR, StripI8, Sums, dense, interleave, word};
+use crate::kernels::strip_i8::{Block, Gathers, LANES, NR, StripI8, Sums, dense, interleave, word};
 use crate::weight::{QUAD, TILE, TilesI8};
 
 pub(super) fn get() -> Option<Tiles> {
-    Avx512Vnni::detect().map(|_| Tiles { run, pack, gather: Some(gather) })
+    Avx512Vnni::detect().map(|_| Tiles { run, pack, gathers: Some(Gathers { taps: gather, beside }) })
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]

@@ -19,7 +19,7 @@ const R: usize = 4;
 const COLUMNS: usize = 8;
 
 pub(super) fn get() -> Option<Tiles> {
-    Neon::detect().map(|_| Tiles { run, pack, gather: None })
+    Neon::detect().map(|_| Tiles { run, pack, gathers: None })
 }
 
 #[target_feature(enable = "neon")]

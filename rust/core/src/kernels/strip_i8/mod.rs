@@ -26,7 +26,7 @@
 
 use std::ops::Range;
 
-use super::pack::RunGather;
+use super::pack::{RunBeside, RunGather};
 use crate::weight::{QUAD, TILE, TilesI8};
 
 #[cfg(target_arch = "x86_64")]
@@ -189,8 +189,17 @@ pub struct StripI8Kernel<R> {
     pub run: R,
     /// Makes the panel that `run` reads.
     pub pack: Pack,
-    /// Makes the same panel, of a stride of [`NR`], of what taps see, where the tier does so at once.
-    pub gather: Option<RunGather>,
+    /// What makes panels of a stride of [`NR`] of what taps see, where the tier does so at once.
+    pub gathers: Option<Gathers>,
+}
+
+/// Two ways to make a panel of what taps see.
+#[derive(Clone, Copy, Debug)]
+pub struct Gathers {
+    /// The panel that [`Pack`] makes.
+    pub taps: RunGather,
+    /// That of groups of taps that lie side by side, which are other columns of the weight.
+    pub beside: RunBeside,
 }
 
 /// Interleaves plain rows of columns into a panel: `pack(rows, n, panel, panel_stride)`.

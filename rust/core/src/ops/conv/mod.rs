@@ -8,12 +8,13 @@
 mod winograd;
 
 use super::activation::{self, Activation, Apply};
-use super::product::{Chain, Window, cut};
+use super::product::{Chain, Parts, Window, cell, cut, cut_by_rows};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::{Error, Result, ensure};
 use crate::kernels::pack::{self, Fill, LANES_F32, Taps};
 use crate::kernels::window::Window2;
 use crate::kernels::{depthwise_f32, pick};
+use crate::pool::{Ranges, split};
 use crate::tensor::{DType, Meta, Planes};
 use crate::weight::{Matrix, Plain};
 use serde::{Deserialize, Serialize};
@@ -160,6 +161,10 @@ impl Operator for Conv {
         Wants::Features
     }
 
+    fn by_channels(&self, args: &Args<'_>) -> bool {
+        args.meta(0).is_ok_and(|x| self.geometry.is_depthwise(x))
+    }
+
     fn prepare(&self, site: &Site<'_>) -> Result<Prepared> {
         let x = site.args.meta(0)?;
         let out = &site.outputs[0];
@@ -209,7 +214,7 @@ impl Run {
         let (from, to, taps) = (self.from, self.to, self.taps());
         let flops = 2.0 * taps as f64 * (to.n * to.channels * to.plane) as f64;
         let weight_bytes = weight.bytes.len();
-        let runs = Runs::new(from.channels, to.channels, to.pitch);
+        let runs = Runs::new(from.channels, to.channels, to.pitch, site.threads);
         let none = vec![0.0; to.channels];
         let mut step = Step::new(format!("depthwise_f32/{tier}"), move |frame: &Frame<'_>| {
             let (x, weights) = (frame.input::<f32>(0), weight.of::<f32>());
@@ -252,7 +257,13 @@ impl Run {
         let (depth, m) = (from.channels / groups, to.channels / groups);
         // Where a strip of the input is what the taps see it is read in place: its rows are whole vectors, being features.
         let direct = geometry.is_pointwise();
-        let (strips, rows) = cut(to.plane, to.n * groups, m, chain.nr(), site.threads, chain.parts(direct));
+        let parts = chain.parts(direct);
+        let own_rows = site.by_channels && groups == 1 && parts == Parts::Free;
+        let own_rows = own_rows && !to.n.is_multiple_of(site.threads);
+        let own_rows = own_rows.then(|| cut_by_rows(to.plane, m, chain.nr(), site.threads, parts)).flatten();
+        let rows_first = own_rows.is_some();
+        let (strips, rows) =
+            own_rows.unwrap_or_else(|| cut(to.plane, to.n * groups, m, chain.nr(), site.threads, parts));
         let nr = chain.nr();
         let panel_len = if direct { 0 } else { chain.panel() };
         let scratch = (panel_len + chain.scratch()) * size_of::<f32>();
@@ -271,8 +282,7 @@ impl Run {
             let bias = self.bias.as_ref().map(|bias| bias.of::<f32>());
             let items = to.n * groups * strips.len() * rows.len();
             frame.pool.run(items, &|item, worker| {
-                let (item, part) = (item / rows.len(), item % rows.len());
-                let (item, strip) = (item / strips.len(), item % strips.len());
+                let (item, strip, part) = cell(item, strips.len(), rows.len(), rows_first);
                 let (image, group) = (item / groups, item % groups);
                 let (p0, p1) = strips.at(strip);
                 let n = p1 - p0;
@@ -340,11 +350,10 @@ impl Run {
 /// How the output channels of a depthwise convolution are cut into runs for the threads.
 #[derive(Clone, Copy)]
 pub(super) struct Runs {
-    channels: usize,
+    /// Input channels of the runs.
+    sources: Ranges,
     /// Output channels of one input channel.
     per_source: usize,
-    /// Output channels of a run.
-    len: usize,
 }
 
 /// Output channels `first..last`, the first of which reads input channel `source`.
@@ -357,20 +366,21 @@ pub(super) struct ChannelRun {
 }
 
 impl Runs {
-    /// Runs of some tens of kilobytes: threads share evenly, and the counter is seldom touched.
-    pub(super) fn new(sources: usize, channels: usize, pitch: usize) -> Runs {
+    /// Runs of some tens of kilobytes, as many for each thread: the counter is seldom touched.
+    pub(super) fn new(sources: usize, channels: usize, pitch: usize, threads: usize) -> Runs {
         let per_source = channels / sources;
-        let len = if per_source > 1 { per_source } else { (16 * 1024 / pitch.max(1)).max(1) };
-        Runs { channels, per_source, len }
+        let len = (16 * 1024 / pitch.max(1)).max(1);
+        let runs = if per_source > 1 { sources } else { sources.div_ceil(len).next_multiple_of(threads) };
+        Runs { sources: split(sources, runs, 1), per_source }
     }
 
     pub(super) fn count(self) -> usize {
-        self.channels.div_ceil(self.len)
+        self.sources.len()
     }
 
     pub(super) fn at(self, run: usize) -> ChannelRun {
-        let first = run * self.len;
-        let last = (first + self.len).min(self.channels);
-        ChannelRun { first, last, source: first / self.per_source, same: self.per_source > 1 }
+        let (start, end) = self.sources.at(run);
+        let (first, last) = (start * self.per_source, end * self.per_source);
+        ChannelRun { first, last, source: start, same: self.per_source > 1 }
     }
 }
