@@ -368,6 +368,29 @@ def test_the_least_int8_on_every_tier(tmp_path):
             assert torch.equal(runtime.load(tmp_path / "net.goss", isa=isa).run(x), module(x)), isa
 
 
+@torch.no_grad()
+def test_what_works_in_place_changes_what_it_is_called_on(tmp_path):
+    class Reused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.six = nnq.Quantize(0.05, 110, torch.quint8), nnq.ReLU6(inplace=True)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            a, b, c, d = (self.enter(x) for _ in range(4))
+            torch.relu_(a)
+            F.relu(b, inplace=True)
+            self.six(c)
+            torch.relu(d)
+            return a.dequantize(), b.dequantize(), c.dequantize(), d.dequantize()
+
+    torch.manual_seed(0)
+    module, x = Reused().eval(), 4 * torch.randn(3, 50)
+    gossamer.convert(module, (x,), tmp_path / "net.goss")
+    want = module(x)
+    assert want[0].min() == 0 > want[3].min()
+    assert all(map(torch.equal, runtime.load(tmp_path / "net.goss").run(x), want))
+
+
 class Inner(nn.Module):
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()

@@ -47,7 +47,6 @@ _AVERAGES = frozenset({
 # Functions of torch whose result has a scale and a zero point of its own, of quint8.
 _FIXED = {
     "sigmoid": (1 / 256, 0),
-    "sigmoid_": (1 / 256, 0),
     "hardsigmoid": (1 / 256, 0),
     "tanh": (2 / 256, 128),
     "softmax": (1 / 256, 0),
@@ -89,6 +88,11 @@ class Quantized:
         """Other steps that stand for what these do."""
         return Quantized(steps, self.scale, self.zero_point, self.dtype)
 
+    def become(self, other: Quantized) -> Quantized:
+        """What this holds from now on, as after a function of torch that works in place."""
+        self.steps = other.steps
+        return self
+
     @property
     def real(self) -> Tensor:
         """What the steps stand for."""
@@ -97,6 +101,8 @@ class Quantized:
         return value
 
     def __getattr__(self, name: str) -> Any:
+        if name == "is_quantized":
+            return True
         if name in _FACTS:
             return getattr(self.steps, name)
         if name.startswith("__") or not hasattr(Tensor, name):
@@ -125,14 +131,12 @@ def _call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], function: An
         return args[0].scale
     if name == "q_zero_point":
         return args[0].zero_point
-    if name == "is_quantized":
-        return True
     if name not in _LIKE and name not in _FIXED:
         raise UnsupportedOpError(
             f"{name}: gossamer does not know what it computes of a quantized tensor; call dequantize() before it"
         )
-    if kwargs.get("inplace"):
-        kwargs = {**kwargs, "inplace": False}
+    in_place = bool(kwargs.get("inplace")) or (name.endswith("_") and not name.endswith("__"))
+    kwargs = {key: False if key == "inplace" else value for key, value in kwargs.items()}
     first = next(leaf for leaf in pytree.tree_leaves(args) if isinstance(leaf, Quantized))
     like = first
     if name in _AVERAGES:
@@ -141,13 +145,13 @@ def _call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], function: An
         padded = name.startswith("avg_pool") and _pads(*args[1:], **kwargs)
         like = Quantized(first.steps, 1.0, first.zero_point if padded else 0, first.dtype)
     reals = pytree.tree_map_only(Quantized, lambda q: like.real if q is first else q.real, args)
-    function = getattr(Tensor, name.removesuffix("_") if name != "relu_" else "relu") if function is None else function
-    if name.endswith("_") and not name.endswith("__"):
+    if in_place and name.endswith("_"):
         function = getattr(torch, name[:-1], None) or getattr(F, name[:-1])
-    made = function(*reals, **kwargs)
+    made = (function or getattr(Tensor, name))(*reals, **kwargs)
     if name in _FIXED:
         return Quantized.of(made, *_FIXED[name])
-    return pytree.tree_map_only(Tensor, lambda t: first.holding(like.like(t).steps), made)
+    made = pytree.tree_map_only(Tensor, lambda t: first.holding(like.like(t).steps), made)
+    return first.become(made) if in_place else made
 
 
 def _pads(kernel: Any, stride: Any = None, padding: Any = 0, *rest: Any, **kwargs: Any) -> bool:
@@ -266,7 +270,8 @@ def _op(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     given = [*args, *named.values(), *last]
     reals = pytree.tree_map_only(Quantized, lambda q: q.real, given)
     if name == "relu6":
-        return args[0].like(F.relu6(reals[0]))
+        made = args[0].like(F.relu6(reals[0]))
+        return args[0].become(made) if len(given) > 1 and given[1] else made
     if name == "elu":
         x, scale, zero_point, alpha = [*reals, 1.0][:4]
         return Quantized.of(F.elu(x, alpha), scale, zero_point)
