@@ -28,6 +28,7 @@ class Program:
         symbols: Name of each dynamic dimension, by the symbol that `val` has for it.
         notes: What the caller should know of how the model was captured.
         integers: int8 weights found behind a floating-point constant, by that constant's attribute name.
+        quantized: Whether it is quantized by a tool of torch, which writes float operators between steps.
         rounded: Whether a pass changed how what is rounded to integers is computed: it can be a step off then.
     """
 
@@ -38,6 +39,7 @@ class Program:
     symbols: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     integers: dict[str, Tensor] = field(default_factory=dict)
+    quantized: bool = False
     rounded: bool = False
 
     @property

@@ -2,14 +2,15 @@
 
 Such a module computes on quantized tensors with packed weights, and an exported program can hold neither. Run under
 `unpacked`, it computes the same on `Quantized` values instead: torch hands every function of one to us, and what the
-graph then says is float operators between `gossamer::dequantize` and `gossamer::quantize`. Passes make integer
-operators of those, as of any other program.
+graph then says is what PT2E writes, float operators between dequantizing and quantizing, of which passes make integer
+operators.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
+import importlib
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,11 +21,10 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from . import ops_i8  # noqa: F401  (defines torch.ops.gossamer)
 from ._core import UnsupportedOpError
 
-# What is added to a number of that type to make it a uint8.
-_SHIFT = {torch.quint8: 0, torch.qint8: 128}
+# The least and the largest step of torch's types, and the type that holds them.
+_STEPS = {torch.quint8: (0, 255, torch.uint8), torch.qint8: (-128, 127, torch.int8)}
 
 # Functions of torch whose result on quantized tensors is quantized like the first of them.
 # fmt: off
@@ -47,7 +47,6 @@ _AVERAGES = frozenset({
 # Functions of torch whose result has a scale and a zero point of its own, of quint8.
 _FIXED = {
     "sigmoid": (1 / 256, 0),
-    "sigmoid_": (1 / 256, 0),
     "hardsigmoid": (1 / 256, 0),
     "tanh": (2 / 256, 128),
     "softmax": (1 / 256, 0),
@@ -64,7 +63,7 @@ class Quantized:
     """A quantized tensor of torch as what it holds.
 
     Args:
-        steps: uint8.
+        steps: uint8 or int8.
         scale: What a step is worth.
         zero_point: The step that stands for zero.
         dtype: torch's type of it.
@@ -75,11 +74,11 @@ class Quantized:
 
     @classmethod
     def of(cls, real: Tensor, scale: float, zero_point: int, dtype: torch.dtype = torch.quint8) -> Quantized:
-        """Quantizes float32; `zero_point` is of torch's type."""
-        if dtype not in _SHIFT:
+        """Quantizes float32."""
+        if dtype not in _STEPS:
             raise UnsupportedOpError(f"the model quantizes activations to {dtype}: gossamer has those of 8 bits")
-        steps = torch.ops.gossamer.quantize(real, float(scale), int(zero_point) + _SHIFT[dtype])
-        return cls(steps, float(scale), int(zero_point), dtype)
+        grid = (float(scale), int(zero_point))
+        return cls(torch.ops.quantized_decomposed.quantize_per_tensor(real, *grid, *_STEPS[dtype]), *grid, dtype)
 
     def like(self, real: Tensor) -> Quantized:
         """Quantizes float32 as this is."""
@@ -89,13 +88,21 @@ class Quantized:
         """Other steps that stand for what these do."""
         return Quantized(steps, self.scale, self.zero_point, self.dtype)
 
+    def become(self, other: Quantized) -> Quantized:
+        """What this holds from now on, as after a function of torch that works in place."""
+        self.steps = other.steps
+        return self
+
     @property
     def real(self) -> Tensor:
         """What the steps stand for."""
-        value: Tensor = torch.ops.gossamer.dequantize(self.steps, self.scale, self.zero_point + _SHIFT[self.dtype])
+        grid = (self.scale, self.zero_point, *_STEPS[self.dtype])
+        value: Tensor = torch.ops.quantized_decomposed.dequantize_per_tensor(self.steps, *grid)
         return value
 
     def __getattr__(self, name: str) -> Any:
+        if name == "is_quantized":
+            return True
         if name in _FACTS:
             return getattr(self.steps, name)
         if name.startswith("__") or not hasattr(Tensor, name):
@@ -124,29 +131,27 @@ def _call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], function: An
         return args[0].scale
     if name == "q_zero_point":
         return args[0].zero_point
-    if name == "is_quantized":
-        return True
     if name not in _LIKE and name not in _FIXED:
         raise UnsupportedOpError(
             f"{name}: gossamer does not know what it computes of a quantized tensor; call dequantize() before it"
         )
-    if kwargs.get("inplace"):
-        kwargs = {**kwargs, "inplace": False}
+    in_place = bool(kwargs.get("inplace")) or (name.endswith("_") and not name.endswith("__"))
+    kwargs = {key: False if key == "inplace" else value for key, value in kwargs.items()}
     first = next(leaf for leaf in pytree.tree_leaves(args) if isinstance(leaf, Quantized))
     like = first
     if name in _AVERAGES:
         # A mean of steps is often halfway between two. torch rounds it, zero point and all, to the even one; in units
         # of a step, and from the first on, floats are exact and do so too.
         padded = name.startswith("avg_pool") and _pads(*args[1:], **kwargs)
-        like = Quantized(first.steps, 1.0, first.zero_point + _SHIFT[first.dtype] if padded else 0, torch.quint8)
+        like = Quantized(first.steps, 1.0, first.zero_point if padded else 0, first.dtype)
     reals = pytree.tree_map_only(Quantized, lambda q: like.real if q is first else q.real, args)
-    function = getattr(Tensor, name.removesuffix("_") if name != "relu_" else "relu") if function is None else function
-    if name.endswith("_") and not name.endswith("__"):
+    if in_place and name.endswith("_"):
         function = getattr(torch, name[:-1], None) or getattr(F, name[:-1])
-    made = function(*reals, **kwargs)
+    made = (function or getattr(Tensor, name))(*reals, **kwargs)
     if name in _FIXED:
         return Quantized.of(made, *_FIXED[name])
-    return pytree.tree_map_only(Tensor, lambda t: first.holding(like.like(t).steps), made)
+    made = pytree.tree_map_only(Tensor, lambda t: first.holding(like.like(t).steps), made)
+    return first.become(made) if in_place else made
 
 
 def _pads(kernel: Any, stride: Any = None, padding: Any = 0, *rest: Any, **kwargs: Any) -> bool:
@@ -168,6 +173,7 @@ class Packed(nn.Module):
 
     weight: Tensor
     scale: Tensor
+    shift: Tensor | None
     bias: Tensor | None
 
     def __init__(self, weight: Tensor, bias: Tensor | None, geometry: tuple[Any, ...]) -> None:
@@ -209,8 +215,6 @@ def _convolution(function: Callable[..., Tensor]) -> Callable[[Tensor, Packed], 
 
 def _dynamic_linear(x: Tensor, packed: Packed, reduce_range: bool = False) -> Tensor:
     """A linear layer whose input is quantized by the range that it has."""
-    import torch.ao.quantization.fx._decomposed  # defines the operators
-
     # The x86 engines take seven bits when told to; qnnpack does not listen.
     levels = 127 if reduce_range and torch.backends.quantized.engine != "qnnpack" else 255
     limits = (0, levels, torch.uint8)
@@ -266,7 +270,8 @@ def _op(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     given = [*args, *named.values(), *last]
     reals = pytree.tree_map_only(Quantized, lambda q: q.real, given)
     if name == "relu6":
-        return args[0].like(F.relu6(reals[0]))
+        made = args[0].like(F.relu6(reals[0]))
+        return args[0].become(made) if len(given) > 1 and given[1] else made
     if name == "elu":
         x, scale, zero_point, alpha = [*reals, 1.0][:4]
         return Quantized.of(F.elu(x, alpha), scale, zero_point)
@@ -319,6 +324,8 @@ def unpacked(module: nn.Module) -> nn.Module:
     Raises:
         UnsupportedOpError: A packed weight is of a kind that gossamer does not know.
     """
+    # Defines torch.ops.quantized_decomposed, and is slow to load.
+    importlib.import_module("torch.ao.quantization.fx._decomposed")
     kept = [v for m in module.modules() for v in _shared(m)]
     module = copy.deepcopy(module, {id(v): v for v in kept})
     quantized = [m for m in module.modules() if _is_quantized_module(m) or isinstance(m, fx.GraphModule)]

@@ -22,15 +22,21 @@ _QUANTIZE, _DEQUANTIZE = gossamer.quantize.default, gossamer.dequantize.default
 def compute_steps(program: Program) -> Program:
     """Replaces layers that read bytes, and what is quantized after reading bytes, by integer operators.
 
-    What has no integer form stays as it is, in float32.
+    What has no integer form stays as it is, in float32. So does everything where it was not a tool of torch that
+    quantized: modules of `compress` compute in float32 what is to be so computed.
     """
+    if not program.quantized:
+        return program
     for node in program.calls(*LAYERS):
         _layer(program, node)
     for node in program.calls(_QUANTIZE):
         call = _computed(program, node)
         if call is not None:
-            made = call if isinstance(call, fx.Node) else program.call(*call, like=node)
-            program.replace(node, made)
+            if isinstance(call, fx.Node):
+                program.replace(node, call)
+            else:
+                target, args = call
+                program.replace(node, program.call(target, args, like=node))
             program.rounded = True
     return program
 
@@ -127,10 +133,28 @@ def _table(program: Program, node: fx.Node) -> fx.Node | Call | None:
         rest = [program.constant(a).reshape(()) if isinstance(a, fx.Node) else a for a in step.args[1:]]
         values = step.target(values, *rest, **step.kwargs)
     table = ops_i8.quantize(values, *arguments(node)[1:])
-    if torch.equal(table, torch.arange(256, dtype=torch.uint8)):
+    every = torch.arange(256, dtype=torch.uint8)
+    clamps = torch.equal(table, every.clamp(int(table[0]), int(table[-1])))
+    if torch.equal(table, every) or (clamps and _narrowed(x, chain, int(table[0]), int(table[-1]))):
         return x.args[0]
     kept = program.add_constant("table", table, before=node)
     return gossamer.lookup_i8.default, (x.args[0], kept)
+
+
+def _narrowed(x: fx.Node, chain: list[fx.Node], lo: int, hi: int) -> bool:
+    """Lets the layer whose bytes a clamp alone reads store them clamped."""
+    layer = x.args[0]
+    alone = all(len(n.users) == 1 for n in (layer, x, *chain))
+    if (
+        not alone
+        or layer.target not in (gossamer.conv_i8.default, gossamer.linear_i8.default)
+        or layer.args[-1] is None
+    ):
+        return False
+    zero_point, least, most = layer.args[-1]
+    limits = [min(max(limit, least), most) for limit in (lo, hi)]
+    layer.update_arg(len(layer.args) - 1, [zero_point, *limits])
+    return True
 
 
 def _pointwise(program: Program, node: fx.Node) -> bool:

@@ -30,9 +30,11 @@ def fold_constants(program: Program) -> Program:
             kwargs = fx.map_arg(node.kwargs, values.__getitem__)
             values[node] = node.target(*args, **kwargs)
             made = values[node]
-            # Integers that were rearranged are those that the rest is made of.
-            integers = isinstance(made, Tensor) and made.dtype == torch.int8
-            sources[node] = [made] if integers else [t for n in node.all_input_nodes for t in sources[n]]
+            if isinstance(made, Tensor) and made.dtype == torch.int8:
+                # Integers that were rearranged are those that the rest is made of.
+                sources[node] = [made]
+            else:
+                sources[node] = [t for n in node.all_input_nodes for t in sources[n]]
     for node, value in values.items():
         if node.op == "get_attr" or not isinstance(value, Tensor) or all(user in values for user in node.users):
             continue

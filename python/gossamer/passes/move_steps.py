@@ -20,7 +20,9 @@ _QUANTIZE, _DEQUANTIZE = gossamer.quantize.default, gossamer.dequantize.default
 
 
 def move_steps(program: Program) -> Program:
-    """Moves each quantizing before, and each dequantizing behind, what passes bytes on."""
+    """Moves each quantizing before, and each dequantizing behind, what passes bytes on, if torch quantized."""
+    if not program.quantized:
+        return program
     for node in program.calls(_QUANTIZE):
         _earlier(program, node)
     for node in program.calls(_DEQUANTIZE):

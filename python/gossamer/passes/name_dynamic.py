@@ -38,8 +38,9 @@ def name_dynamic(program: Program) -> Program:
             continue
         for user in list(node.users):
             weight = program.int8(user.args[1]) if user.target is gossamer.linear.default else None
-            plain = weight is not None and user.args[0] is node and not any(user.args[3:])
-            if plain and ops_i8.fits_int32(weight[0]):
+            if weight is None or user.args[0] is not node or any(user.args[3:]):
+                continue
+            if ops_i8.fits_int32(weight[0]):
                 program.replace(user, _linear(program, user, found, *weight))
         if node.users:
             program.replace(node, _in_floats(program, node, found))

@@ -54,6 +54,7 @@ def _quantize(program: Program, node: fx.Node) -> None:
     if found is None or found[0].meta["val"].dtype != torch.float32:
         return
     *args, shift = found
+    program.quantized = True
     made = program.call(gossamer.quantize.default, tuple(args), like=node)
     made.meta["val"] = node.meta["val"].to(torch.uint8)
     program.replace(node, _cast(program, made, -shift, torch.int8, node) if shift else made)
