@@ -12,11 +12,11 @@ use crate::isa::Tier;
 use crate::kernels::gemm_i8::Blocks;
 use crate::kernels::pack::{self, Fill, Gather, LANES_U8, RunGather, Taps};
 use crate::kernels::spmm_i8::cost;
-use crate::kernels::strip_i8::{DEPTH, LANES, NR, Pack, StripI8};
+use crate::kernels::strip_i8::{DEPTH, LANES, NR, Pack, StripI8, StripI8Kernel};
 use crate::kernels::{depthwise_i8, gemm_i8, pick, spmm_i8};
 use crate::pool::split;
 use crate::tensor::{DType, Meta, Planes};
-use crate::weight::{Matrix, Plain, Structure};
+use crate::weight::{Matrix, Plain, Structure, Unit};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -144,7 +144,13 @@ impl ConvI8 {
                 }
             }
         } else {
-            Form::Sparse(pick(spmm_i8::TABLE, site.tier))
+            match stored.unit() {
+                Unit::FOUR => {
+                    let (tier, kernel) = pick(spmm_i8::fours::TABLE, site.tier);
+                    Form::Fours(tier, kernel)
+                }
+                _ => Form::Sparse(pick(spmm_i8::TABLE, site.tier)),
+            }
         };
         let (_, fill) = pick(pack::TABLE_U8, site.tier);
         let zero_point = self.quantized.x_zero_point;
@@ -166,11 +172,11 @@ impl ConvI8 {
         // It is at its best with NR columns, where the gap after the planes has room for them.
         let fills_gap =
             pack.is_none() && size == 1 && to.pitch.is_multiple_of(NR) && residual_pitch.is_multiple_of(NR);
-        let stored_values = if let Form::Sparse(_) = form { matrix.nnz() } else { matrix.m() * matrix.k() };
+        let stored_values = if dense { matrix.m() * matrix.k() } else { matrix.nnz() };
         let flops = 2.0 * stored_values as f64 * (to.n * to.plane) as f64;
         let bytes = match &form {
             Form::Blocks(_, _, blocks) => blocks.iter().map(Blocks::bytes).sum(),
-            Form::Tiles(..) | Form::Sparse(_) => matrix.bytes(),
+            Form::Tiles(..) | Form::Fours(..) | Form::Sparse(_) => matrix.bytes(),
         };
         let mut step = Step::new(form.name(), move |frame: &Frame<'_>| {
             let x = Shared(frame.input::<u8>(0).as_ptr().cast_mut());
@@ -250,23 +256,25 @@ impl ConvI8 {
                     residual_stride: residual_pitch,
                     requant: epilogue.rows(group * m, m),
                 };
+                // Sparse rows of all groups are one matrix: rows count through, pointers count from its row 0.
+                let whole = || {
+                    let base = group * m;
+                    let mut whole = call;
+                    whole.rows = (call.rows.0 + base, call.rows.1 + base);
+                    whole.out = call.out.wrapping_sub(base * to.pitch * size);
+                    if !call.residual.is_null() {
+                        whole.residual = call.residual.wrapping_sub(base * residual_pitch);
+                    }
+                    whole.requant = epilogue.rows(0, to.channels);
+                    whole
+                };
                 // SAFETY: as above; the output's rows are whole vectors, and no other item has these columns of these rows.
                 unsafe {
                     match &form {
                         Form::Tiles(_, kernel) => (kernel.run)(&call.with(matrix.tiles_i8(group))),
                         Form::Blocks(_, kernel, blocks) => (kernel.run)(&call.with(&blocks[group])),
-                        // Sparse rows of all groups are one matrix: rows count through, pointers count from its row 0.
-                        Form::Sparse((_, kernel)) => {
-                            let base = group * m;
-                            let mut whole = call.with(matrix.rows());
-                            whole.rows = (call.rows.0 + base, call.rows.1 + base);
-                            whole.out = call.out.wrapping_sub(base * to.pitch * size);
-                            if !call.residual.is_null() {
-                                whole.residual = call.residual.wrapping_sub(base * residual_pitch);
-                            }
-                            whole.requant = epilogue.rows(0, to.channels);
-                            kernel(&whole);
-                        }
+                        Form::Fours(_, kernel) => (kernel.run)(&whole().with(matrix.fours())),
+                        Form::Sparse((_, kernel)) => kernel(&whole().with(matrix.rows())),
                     }
                 }
             });
@@ -288,7 +296,11 @@ fn prefers_dense(matrix: &Matrix, columns: usize, tier: Tier, in_place: bool) ->
     // What is left over after whole strips costs both sides alike.
     let n = columns.clamp(1, NR);
     let with_zeros = cost::dense_ns(tier, (m, k), n);
-    let without = cost::sparse_ns(tier, (m, k), (nnz, k.div_ceil(sparse.block())), n, in_place);
+    let blocks = k.div_ceil(sparse.block());
+    let without = match sparse.unit() {
+        Unit::FOUR => cost::fours_ns(tier, (m, k), (sparse.indices().len(), blocks), n),
+        _ => cost::sparse_ns(tier, (m, k), (nnz, blocks), n, in_place),
+    };
     let zeros = 100.0 * (1.0 - nnz as f64 / (m * k).max(1) as f64);
     let dense = with_zeros < without;
     let verdict = if dense { "computed dense" } else { "sparse" };
@@ -300,15 +312,17 @@ fn prefers_dense(matrix: &Matrix, columns: usize, tier: Tier, in_place: bool) ->
 enum Form {
     Tiles(Tier, gemm_i8::Tiles),
     Blocks(Tier, gemm_i8::ByBlocks, Arc<Vec<Blocks>>),
+    Fours(Tier, StripI8Kernel<spmm_i8::fours::Run>),
     Sparse((Tier, spmm_i8::Kernel)),
 }
 
 impl Form {
-    /// What makes the panel of a dense kernel.
+    /// What makes the panel of a kernel that takes four rows of it at a time.
     fn pack(&self) -> Option<(Pack, Option<RunGather>)> {
         match self {
             Form::Tiles(_, kernel) => Some((kernel.pack, kernel.gather)),
             Form::Blocks(_, kernel, _) => Some((kernel.pack, kernel.gather)),
+            Form::Fours(_, kernel) => Some((kernel.pack, kernel.gather)),
             Form::Sparse(_) => None,
         }
     }
@@ -316,6 +330,7 @@ impl Form {
     fn name(&self) -> String {
         match self {
             Form::Tiles(tier, ..) | Form::Blocks(tier, ..) => format!("gemm_i8/{tier}"),
+            Form::Fours(tier, _) => format!("spmm_i8 1x4/{tier}"),
             Form::Sparse((tier, _)) => format!("spmm_i8/{tier}"),
         }
     }

@@ -24,10 +24,10 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
-mod packed;
+pub mod fours;
 mod scalar;
 
-pub use packed::Packed;
+pub use super::packed::Packed;
 
 /// The most vectors of a call.
 pub const BATCH: usize = 8;
@@ -180,11 +180,11 @@ mod tests {
 
     use super::*;
     use crate::testing::{Rng, Value, for_each_impl, product_of};
-    use crate::weight::{Matrix, Values, sparse};
+    use crate::weight::{Matrix, Unit, Values, sparse};
 
     fn sparse_matrix<T: Value>(m: usize, k: usize, block: usize, rows: &[T]) -> Matrix {
         let (counts, indices, values) = sparse(m, k, block, rows).unwrap();
-        Matrix::sparse((m, k, 1), (1, block), counts, indices, Values::copy(&values), None).unwrap()
+        Matrix::sparse((m, k, 1), (Unit::ONE, block), counts, indices, Values::copy(&values), None).unwrap()
     }
 
     fn random_matrix<T: Value>(rng: &mut Rng, m: usize, k: usize, block: usize, zeros: f64) -> Matrix {
@@ -202,7 +202,7 @@ mod tests {
     fn ready<T: Value>(kernel: Kernel<T>, w: &Matrix) -> Ready<'_, T> {
         match kernel {
             Kernel::Rows(run) => Ready::Rows(run, w.rows()),
-            Kernel::Packed { window, run } => Ready::Packed(run, Packed::new(&w.rows(), window)),
+            Kernel::Packed { window, run } => Ready::Packed(run, Packed::new(&w.rows(), window, usize::MAX)),
         }
     }
 
@@ -376,7 +376,7 @@ mod tests {
         let mut rng = Rng::new(3);
         let w = random_matrix::<i8>(&mut rng, 64, 512, 256, 0.9);
         let rows = w.rows::<i8>();
-        let packed = Packed::new(&rows, 64);
+        let packed = Packed::new(&rows, 64, usize::MAX);
         assert_eq!((packed.m(), packed.k(), packed.nnz()), (64, 512, rows.nnz()));
         // A value and a column for each lane of a step, not all of which hold a non-zero.
         assert!(packed.bytes() > 2 * rows.nnz() && packed.bytes() < 4 * rows.nnz(), "{}", packed.bytes());

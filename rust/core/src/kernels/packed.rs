@@ -1,6 +1,6 @@
-//! The packed form: rows in lanes, a window of `x` a step.
+//! The packed form of a sparse weight for a few vectors: rows in lanes, a window of `x` a step. Made once, at load.
 
-use crate::weight::{Bytes, Number, SparseRows, TILE, Values};
+use crate::weight::{Bytes, SparseRows, TILE};
 
 /// A sparse matrix as a stream of *steps*, for kernels that put sixteen rows in the lanes.
 ///
@@ -8,7 +8,9 @@ use crate::weight::{Bytes, Number, SparseRows, TILE, Values};
 /// window, or rests. The window starts at the least next column of the tile's rows (rounded down, so that a vector
 /// starts on a cache line where `x` does): the row that is behind always advances, the others run ahead as far as the
 /// window reaches, and no lane waits at the border of a block. Tiles are made of rows with like numbers of non-zeros,
-/// most first.
+/// most first, of the whole weight or of a few tiles each.
+///
+/// Of a weight of fours of columns, a non-zero is a four, and a column four of them.
 #[derive(Debug)]
 pub struct Packed<T> {
     m: usize,
@@ -24,22 +26,23 @@ pub struct Packed<T> {
     /// `[steps][16]`: column within the window, or [`REST`].
     columns: Bytes,
     /// `[steps][16]`: values, zero where a lane rests.
-    values: Values,
+    values: Bytes,
     of: std::marker::PhantomData<T>,
 }
 
 /// What `columns` says of a lane that rests; no column is as high.
-pub(super) const REST: u8 = 0x80;
+pub(in crate::kernels) const REST: u8 = 0x80;
 
 /// Columns to which the start of a window is rounded down.
 const ROUND: usize = 16;
 
-impl<T: Number> Packed<T> {
-    /// Packs `weight` for windows of `window` columns, at most 128.
+impl<T: bytemuck::Pod + Default> Packed<T> {
+    /// Packs `weight` for windows of `window` columns, at most 128. Rows change places among each `group` of them, a multiple
+    /// of sixteen.
     ///
     /// # Panics
     /// Where the steps do not fit in 32 bits; there are at most as many as non-zeros.
-    pub fn new(weight: &SparseRows<'_, T>, window: usize) -> Packed<T> {
+    pub fn new(weight: &SparseRows<'_, T>, window: usize, group: usize) -> Packed<T> {
         assert!((ROUND..=usize::from(REST)).contains(&window), "a window of {window} columns");
         let (m, k) = (weight.m(), weight.k());
         let mut counts = vec![0usize; m];
@@ -49,7 +52,9 @@ impl<T: Number> Packed<T> {
             }
         }
         let mut rows: Vec<u32> = (0..m as u32).collect();
-        rows.sort_by_key(|&r| std::cmp::Reverse(counts[r as usize]));
+        for rows in rows.chunks_mut(group) {
+            rows.sort_by_key(|&r| std::cmp::Reverse(counts[r as usize]));
+        }
 
         let (mut starts, mut firsts, mut columns, mut values) = (vec![0], vec![], vec![], vec![]);
         let mut lanes: [Vec<(usize, T)>; TILE] = std::array::from_fn(|_| vec![]);
@@ -84,7 +89,7 @@ impl<T: Number> Packed<T> {
             starts,
             firsts,
             columns: Bytes::copy(&columns),
-            values: Values::copy(&values),
+            values: Bytes::copy(bytemuck::cast_slice(&values)),
             of: std::marker::PhantomData,
         }
     }
@@ -111,25 +116,23 @@ impl<T: Number> Packed<T> {
 
     /// Bytes it takes.
     pub fn bytes(&self) -> usize {
-        4 * (self.rows.len() + self.starts.len() + self.firsts.len())
-            + self.columns.len()
-            + self.values.bytes().len()
+        4 * (self.rows.len() + self.starts.len() + self.firsts.len()) + self.columns.len() + self.values.len()
     }
 
     /// The rows of a tile, lane by lane; the last tile may have fewer than sixteen.
     #[cfg(any(target_arch = "x86_64", test))]
-    pub(super) fn rows(&self, tile: usize) -> &[u32] {
+    pub(in crate::kernels) fn rows(&self, tile: usize) -> &[u32] {
         &self.rows[tile * TILE..self.m.min((tile + 1) * TILE)]
     }
 
     /// The steps of a tile: for each its window's start, sixteen columns and sixteen values.
     #[cfg(any(target_arch = "x86_64", test))]
-    pub(super) fn steps(&self, tile: usize) -> (&[u32], &[[u8; TILE]], &[[T; TILE]]) {
+    pub(in crate::kernels) fn steps(&self, tile: usize) -> (&[u32], &[[u8; TILE]], &[[T; TILE]]) {
         let steps = self.starts[tile] as usize..self.starts[tile + 1] as usize;
         (
             &self.firsts[steps.clone()],
             &self.columns.as_chunks().0[steps.clone()],
-            &self.values.of::<T>().as_chunks().0[steps],
+            &bytemuck::cast_slice::<_, T>(&self.values).as_chunks().0[steps],
         )
     }
 }
@@ -150,7 +153,7 @@ fn non_zeros<T: Copy>(weight: &SparseRows<'_, T>, r: usize, to: &mut Vec<(usize,
 mod tests {
     use super::*;
     use crate::testing::Rng;
-    use crate::weight::Matrix;
+    use crate::weight::{Matrix, Unit, Values};
 
     #[test]
     fn every_non_zero_is_in_one_step_of_its_row_in_order() {
@@ -159,14 +162,17 @@ mod tests {
             let dense = rng.sparse_floats(m * k, zeros);
             let (counts, indices, values) = crate::weight::sparse(m, k, 255, &dense).unwrap();
             let matrix =
-                Matrix::sparse((m, k, 1), (1, 255), counts, indices, Values::copy(&values), None).unwrap();
-            for window in [16, 64, 128] {
-                let packed = Packed::new(&matrix.rows::<f32>(), window);
+                Matrix::sparse((m, k, 1), (Unit::ONE, 255), counts, indices, Values::copy(&values), None)
+                    .unwrap();
+            for (window, group) in [(16, usize::MAX), (64, 32), (128, usize::MAX)] {
+                let packed = Packed::new(&matrix.rows::<f32>(), window, group);
                 let mut back = vec![0.0; m * k];
                 let mut seen = vec![];
                 for tile in 0..m.div_ceil(TILE) {
                     let (firsts, columns, values) = packed.steps(tile);
                     seen.extend_from_slice(packed.rows(tile));
+                    let groups = |r: &u32| *r as usize / group == tile * TILE / group;
+                    assert!(packed.rows(tile).iter().all(groups), "rows stay in their group");
                     for (lane, &r) in packed.rows(tile).iter().enumerate() {
                         let mut last = None;
                         for (i, &first) in firsts.iter().enumerate() {
