@@ -20,7 +20,7 @@ use gossamer_core::kernels::reduce::{Dims, Reduce};
 use gossamer_core::kernels::spmm_f32::stacked;
 use gossamer_core::kernels::strip::{Epilogue, Strip, StripKernel};
 use gossamer_core::kernels::strip_i8::rows::RowsI8;
-use gossamer_core::kernels::strip_i8::{DEPTH, NR, Output, Requant, StripI8};
+use gossamer_core::kernels::strip_i8::{DEPTH, NR, Output, Pack, Requant, StripI8, StripI8Kernel};
 use gossamer_core::kernels::window::Window2;
 use gossamer_core::kernels::{
     FAMILIES, Impl, binary, depthwise_f32, depthwise_i8, gemm_f32, gemm_i8, gemv_f32, gemv_i8, map, pack,
@@ -199,6 +199,14 @@ fn stacks<T: Number>((m, k): (usize, usize), height: usize, value: impl Fn(usize
     Matrix::pack((m, k, 1), &rows, scales).expect("a sparse matrix")
 }
 
+/// A weight of which a share is zero, four columns at a time.
+fn fours<T: Number>((m, k): (usize, usize), value: impl Fn(usize) -> T) -> Matrix {
+    let keep = |i: usize| scramble((i / 4) ^ 0x5555_5555) % 100 >= ZEROS;
+    let rows: Vec<T> = (0..m * k).map(|i| if keep(i) { value(i) } else { T::default() }).collect();
+    let scales = (T::DTYPE == gossamer_core::tensor::DType::Int8).then(|| vec![1.0 / 127.0; m]);
+    Matrix::pack((m, k, 1), &rows, scales).expect("a sparse matrix")
+}
+
 /// A convolution: rows, depth and side of the output, and whether its input is gathered by taps (kernel 3) rather than
 /// read where it lies (kernel 1).
 type Conv = (&'static str, usize, usize, usize, bool);
@@ -350,6 +358,22 @@ fn spmm_stacks<T: Number, const H: usize>(
     FEW.iter().map(case).collect()
 }
 
+fn spmm_fours<T: Number>(
+    kernel: StripKernel<spmm_f32::Run<[T; 4]>>,
+    layers: &[Conv],
+    value: fn(usize) -> T,
+) -> Vec<Case> {
+    let case = |&conv: &Conv| {
+        let weight = fours((conv.1, conv.2), value);
+        let block = weight.fours::<T>().block() * 4;
+        strips(conv, (kernel.nr, block), (weight.nnz(), weight.bytes()), move |strip| {
+            // SAFETY: as for single values.
+            unsafe { (kernel.run)(&with(strip, weight.fours::<T>(), weight.scales())) }
+        })
+    };
+    layers.iter().map(case).collect()
+}
+
 /// Both transforms of as many channels as a thread turns at a time; the product between them is the float32 one's.
 fn winograd_f32(pair: fn() -> winograd_f32::Kernels) -> Vec<Case> {
     let kernels = pair();
@@ -415,46 +439,69 @@ fn dense_i8(m: usize, k: usize) -> Matrix {
     Matrix::dense((m, k, 1), &rows, Some(vec![1.0; m])).expect("a dense matrix")
 }
 
-/// Each strip is interleaved first, by the kernel's own `pack`, as the layer does it.
+/// Each strip is interleaved first, by the kernel's own `pack`, as the layer does it; `run` is given all but the weight, of
+/// `macs` values and `bytes`.
+fn interleaved(
+    (name, m, k, side, gathered): Conv,
+    (macs, bytes): (usize, usize),
+    pack: Pack,
+    run: impl Fn(&StripI8<'_, ()>) + 'static,
+) -> Case {
+    let (plane, depth) = (side * side, k.next_multiple_of(DEPTH));
+    let pitch = if gathered { NR } else { plane.next_multiple_of(LANES_U8) };
+    let finish = Finish::new(m, macs / m);
+    let read = bytes + k * if gathered { NR } else { plane };
+    let x = Buffer::filled(k * pitch, byte);
+    let out_stride = plane.next_multiple_of(LANES_U8);
+    let (mut panel, mut out) = (Buffer::<u8>::new(depth * NR), Buffer::<u8>::new(m * out_stride));
+    let call = move || {
+        for j in (0..plane).step_by(NR) {
+            let from = if gathered { 0 } else { j };
+            let rows: Vec<*const u8> = (0..k).map(|k| x[k * pitch + from..].as_ptr()).collect();
+            let n = NR.min(plane - j);
+            // SAFETY: the table gave the kernel; rows of the input and the panel go to whole vectors.
+            unsafe { pack(&rows, n, panel.as_mut_ptr(), NR) };
+            run(&StripI8 {
+                weight: (),
+                rows: (0, m),
+                panel: panel.as_ptr(),
+                panel_stride: NR,
+                n,
+                out: out[j..].as_mut_ptr(),
+                out_stride,
+                residual: null(),
+                residual_stride: 0,
+                requant: finish.requant(),
+            });
+        }
+    };
+    Case { layer: label(name, side), work: work_i8(macs * plane, read, m * plane), call: Box::new(call) }
+}
+
 fn gemm_i8(kernel: gemm_i8::Kernel) -> Vec<Case> {
-    let case = |(name, m, k, side, gathered): Conv| {
-        let (plane, depth) = (side * side, k.next_multiple_of(DEPTH));
-        let pitch = if gathered { NR } else { plane.next_multiple_of(LANES_U8) };
-        let (weight, finish) = (dense_i8(m, k), Finish::new(m, k));
-        let read = weight.bytes() + k * if gathered { NR } else { plane };
-        let x = Buffer::filled(k * pitch, byte);
-        let out_stride = plane.next_multiple_of(LANES_U8);
-        let (mut panel, mut out) = (Buffer::<u8>::new(depth * NR), Buffer::<u8>::new(m * out_stride));
+    let case = |conv: Conv| {
+        let weight = dense_i8(conv.1, conv.2);
         let blocks = gemm_i8::Blocks::new(&weight.tiles_i8(0));
-        let call = move || {
-            for j in (0..plane).step_by(NR) {
-                let from = if gathered { 0 } else { j };
-                let rows: Vec<*const u8> = (0..k).map(|k| x[k * pitch + from..].as_ptr()).collect();
-                let n = NR.min(plane - j);
-                let strip = StripI8 {
-                    weight: (),
-                    rows: (0, m),
-                    panel: panel.as_ptr(),
-                    panel_stride: NR,
-                    n,
-                    out: out[j..].as_mut_ptr(),
-                    out_stride,
-                    residual: null(),
-                    residual_stride: 0,
-                    requant: finish.requant(),
-                };
-                // SAFETY: the table gave the kernel; rows of the input, the panel and the output go to whole vectors.
-                unsafe {
-                    kernel.pack()(&rows, n, panel.as_mut_ptr(), NR);
-                    match kernel {
-                        gemm_i8::Kernel::Tiles(kernel) => (kernel.run)(&strip.with(weight.tiles_i8(0))),
-                        gemm_i8::Kernel::Blocks(kernel) => (kernel.run)(&strip.with(&blocks)),
-                    }
+        interleaved(conv, (conv.1 * conv.2, weight.bytes()), kernel.pack(), move |strip| {
+            // SAFETY: the table gave the kernel; rows of the panel and the output go to whole vectors.
+            unsafe {
+                match kernel {
+                    gemm_i8::Kernel::Tiles(kernel) => (kernel.run)(&strip.with(weight.tiles_i8(0))),
+                    gemm_i8::Kernel::Blocks(kernel) => (kernel.run)(&strip.with(&blocks)),
                 }
             }
-        };
-        let work = work_i8(m * k * plane, read, m * plane);
-        Case { layer: label(name, side), work, call: Box::new(call) }
+        })
+    };
+    CONVS.map(case).into()
+}
+
+fn spmm_fours_i8(kernel: StripI8Kernel<spmm_i8::fours::Run>) -> Vec<Case> {
+    let case = |conv: Conv| {
+        let weight = fours((conv.1, conv.2), int8);
+        interleaved(conv, (weight.nnz(), weight.bytes()), kernel.pack, move |strip| {
+            // SAFETY: as above.
+            unsafe { (kernel.run)(&strip.with(weight.fours())) }
+        })
     };
     CONVS.map(case).into()
 }
@@ -541,6 +588,22 @@ fn spmv_f32<T: Number>(kernel: spmv_f32::Kernel<T>, value: fn(usize) -> T) -> Ve
                     _ => unreachable!("the form was made for the kernel"),
                 }
             }
+        };
+        Case { layer: name.to_owned(), work, call: Box::new(call) }
+    };
+    LINEARS.map(case).into()
+}
+
+fn spmv_fours<T: Number>(run: spmv_f32::RunRows<[T; 4]>, value: fn(usize) -> T) -> Vec<Case> {
+    let case = |(name, m, k, n): (&str, usize, usize, usize)| {
+        let weight = fours((m, k), value);
+        let x = Buffer::filled(k * n, float);
+        let mut out = Buffer::<f32>::new(m * n);
+        let work = work(weight.nnz() * n, weight.bytes() + 4 * k * n, 4 * m * n);
+        let call = move || {
+            let mut vectors = Vectors { weight: &weight, n, x: &x, out: &mut out };
+            // SAFETY: the table gave the kernel; the buffers are `n` vectors of `k` and `m` elements.
+            unsafe { run(&vectors.call(weight.fours::<T>())) }
         };
         Case { layer: name.to_owned(), work, call: Box::new(call) }
     };
@@ -639,6 +702,27 @@ fn spmv_i8(kernel: spmv_i8::Kernel) -> Vec<Case> {
             }),
             spmv_i8::Kernel::Packed(run) => {
                 let packed = spmv_i8::Packed::new(&weight.rows::<i8>());
+                rows_i8(linear, amount, move |rows| {
+                    // SAFETY: as above.
+                    unsafe { run(&with_i8(rows, &packed)) }
+                })
+            }
+        }
+    };
+    LINEARS.map(case).into()
+}
+
+fn spmv_fours_i8(kernel: spmv_i8::fours::Kernel) -> Vec<Case> {
+    let case = |linear: (&str, usize, usize, usize)| {
+        let weight = fours((linear.1, linear.2), int8);
+        let amount = (weight.nnz(), weight.bytes());
+        match kernel {
+            spmv_i8::fours::Kernel::Rows(run) => rows_i8(linear, amount, move |rows| {
+                // SAFETY: the table gave the kernel; `rows_i8` has the vectors.
+                unsafe { run(&with_i8(rows, weight.fours::<i8>())) }
+            }),
+            spmv_i8::fours::Kernel::Packed(run) => {
+                let packed = spmv_i8::fours::Packed::new(&weight.fours::<i8>(), spmv_i8::fours::WINDOW);
                 rows_i8(linear, amount, move |rows| {
                     // SAFETY: as above.
                     unsafe { run(&with_i8(rows, &packed)) }
@@ -965,6 +1049,15 @@ fn main() {
                 bench.table(name, spmm_f32::TABLE_F16, |kernel| spmm_f32(kernel, &FEW, half));
             }
             "spmm_f32 int8" => bench.table(name, spmm_f32::TABLE_I8, |kernel| spmm_f32(kernel, &FEW, int8)),
+            "spmm_f32 1x4" => {
+                bench.table(name, spmm_f32::fours::TABLE_F32, |k| spmm_fours(k, &CONVS, weight));
+            }
+            "spmm_f32 1x4 float16" => {
+                bench.table(name, spmm_f32::fours::TABLE_F16, |k| spmm_fours(k, &FEW, half));
+            }
+            "spmm_f32 1x4 int8" => {
+                bench.table(name, spmm_f32::fours::TABLE_I8, |k| spmm_fours(k, &FEW, int8));
+            }
             "spmm_f32 2x1" => bench.table(name, stacked::TABLE_2_F32, |k| spmm_stacks(k, weight)),
             "spmm_f32 2x1 float16" => bench.table(name, stacked::TABLE_2_F16, |k| spmm_stacks(k, half)),
             "spmm_f32 2x1 int8" => bench.table(name, stacked::TABLE_2_I8, |k| spmm_stacks(k, int8)),
@@ -975,6 +1068,13 @@ fn main() {
             "spmm_f32 16x1 float16" => bench.table(name, stacked::TABLE_16_F16, |k| spmm_stacks(k, half)),
             "spmm_f32 16x1 int8" => bench.table(name, stacked::TABLE_16_I8, |k| spmm_stacks(k, int8)),
             "spmm_i8" => bench.table(name, spmm_i8::TABLE, spmm_i8),
+            "spmm_i8 1x4" => bench.table(name, spmm_i8::fours::TABLE, spmm_fours_i8),
+            "spmv_f32 1x4" => bench.table(name, spmv_f32::fours::TABLE_F32, |run| spmv_fours(run, weight)),
+            "spmv_f32 1x4 float16" => {
+                bench.table(name, spmv_f32::fours::TABLE_F16, |run| spmv_fours(run, half));
+            }
+            "spmv_f32 1x4 int8" => bench.table(name, spmv_f32::fours::TABLE_I8, |run| spmv_fours(run, int8)),
+            "spmv_i8 1x4" => bench.table(name, spmv_i8::fours::TABLE, spmv_fours_i8),
             "spmv_f32" => bench.table(name, spmv_f32::TABLE_F32, |kernel| spmv_f32(kernel, weight)),
             "spmv_f32 float16" => bench.table(name, spmv_f32::TABLE_F16, |kernel| spmv_f32(kernel, half)),
             "spmv_f32 int8" => bench.table(name, spmv_f32::TABLE_I8, |kernel| spmv_f32(kernel, int8)),

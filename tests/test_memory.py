@@ -24,7 +24,7 @@ def header(path: Path) -> dict:
 
 @pytest.mark.parametrize(("weights", "value"), [("float32", 4), ("float16", 2), ("int8", 1)])
 @pytest.mark.parametrize("k", [256, 400, 1024])
-@pytest.mark.parametrize("pattern", ["unstructured", "balanced", "4x1"])
+@pytest.mark.parametrize("pattern", ["unstructured", "balanced", "4x1", "1x4"])
 def test_a_non_zero_takes_its_value_and_its_index_and_little_more(pattern, k, weights, value, tmp_path):
     torch.manual_seed(0)
     m = 128
@@ -33,11 +33,11 @@ def test_a_non_zero_takes_its_value_and_its_index_and_little_more(pattern, k, we
     (entry,) = [e for e in header(tmp_path / "net.goss")["tensors"] if e["form"] == "sparse"]
     sizes = {name: entry[name]["length"] for name in ("counts", "indices", "values")}
     (layer,) = [row for row in runtime.load(tmp_path / "net.goss").layers if "nnz" in row]
-    nnz, height = layer["nnz"], entry.get("height", 1)
-    assert height == (4 if pattern == "4x1" else 1)
-    # Nothing is stored but what the formula names; in stacks an index serves `height` values.
-    stored = sizes["values"] // value
-    assert sizes == {"counts": -(-m // height) * -(-k // 256), "indices": stored // height, "values": stored * value}
+    nnz, height, width = layer["nnz"], entry.get("height", 1), entry.get("width", 1)
+    assert (height, width) == {"4x1": (4, 1), "1x4": (1, 4)}.get(pattern, (1, 1))
+    # Nothing is stored but what the formula names; in stacks an index serves `height` values, in fours `width`.
+    stored, unit = sizes["values"] // value, height * width
+    assert sizes == {"counts": -(-m // height) * -(-k // 256), "indices": stored // unit, "values": stored * value}
     assert nnz == pytest.approx(0.1 * m * k, rel=0.02)
     more = sum(sizes.values()) / nnz - value - 1
     # Of a last block that is narrower than the others, a count is spread over fewer non-zeros.

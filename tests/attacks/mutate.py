@@ -119,6 +119,12 @@ def integers() -> bytes:
     one = b.tensor("one", np.full(8, 1 / 640, np.float32))
     quantized = {"x_zero_point": 3, "output": output}
     y = b.add("conv_i8", [y, b.matrix_int8("full", filters), one, one], {"groups": 1, **window, **quantized})
+    fours = (np.repeat(np.arange(8 * 18) % 7 == 0, 4).reshape(8, 72) * (filters[:, :18] | 1).repeat(4, 1)).astype(np.int8)
+    y = b.add(
+        "conv_i8",
+        [y, b.matrix_int8("fours", fours), one, one],
+        {"groups": 1, **window, "stride": [1, 1], **quantized},
+    )
     y = b.add(
         "conv_i8",
         [y, b.matrix_int8("few", np.tile(ten, (1, 2))[:, :72].copy()), one, one],
@@ -128,13 +134,15 @@ def integers() -> bytes:
     few = (np.arange(9 * 144) % 11 == 0).astype(np.int8).reshape(9, 144) * np.int8(5)
     nine = b.tensor("nine", np.full(9, 1 / 64, np.float32))
     y = b.add("linear_i8", [flat, b.matrix_int8("rare", few), nine, nine, None], quantized)
+    fours = b.matrix_int8("more fours", np.concatenate([fours, fours], 1))
+    b.output("fours", b.add("linear_i8", [flat, fours, one, one, None], quantized))
     real = b.add("dequantize", [y], {"scale": 0.5, "zero_point": 3})
     b.output("rare", b.add("dynamic_linear_i8", [real, b.matrix_int8("rarer", few[:, :9].copy()), nine, nine]))
     return b.to_bytes()
 
 
 def weights() -> bytes:
-    """A file of stacks of rows and of pairs of factors, in each type, wide and narrow."""
+    """A file of stacks of rows, of fours of columns and of pairs of factors, in each type, wide and narrow."""
     b = _core.Builder()
     x = b.input("x", "float32", ["n", 48], [20, 48])
     tall = (np.arange(48 * 48) % 13 == 0).reshape(48, 48).astype(np.float32)
@@ -147,6 +155,11 @@ def weights() -> bytes:
             y = b.add("linear", [y, w, None, y], {"activation": {"fn": "relu"}})
             row = b.add("slice", [y], {"axis": 0, "start": 0, "stop": 1, "step": 1})
             y = b.add("binary", [y, b.add("linear", [row, w])], {"fn": "add"})
+        fours = np.repeat(tall[:, :12], 4, 1) * np.linspace(0.25, 0.5, 48, dtype=np.float32)[:, None]
+        w = b.matrix(f"1x4 {storage}", fours, storage=storage)
+        y = b.add("linear", [y, w, None, y], {"activation": {"fn": "relu"}})
+        row = b.add("slice", [y], {"axis": 0, "start": 0, "stop": 1, "step": 1})
+        y = b.add("binary", [y, b.add("linear", [row, w])], {"fn": "add"})
         u = b.matrix(f"u {storage}", factors.reshape(48, 6) / 64, storage=storage)
         v = b.matrix(f"v {storage}", factors.reshape(6, 48) / 64, storage=storage)
         y = b.add("linear", [y, b.low_rank(f"uv {storage}", u, v)])

@@ -83,7 +83,7 @@ class _Space:
     pinned: bool = False
     makers: list[str] = field(default_factory=list)
     height: int = 1
-    """Rows of its layers that are stored together, and so go together."""
+    """Rows of its layers, or columns of their readers, that are stored together, and so go together."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class _Follower:
         keep: dict[int, Tensor] = {}
         for i in {self._root(i) for i in range(len(self.spaces))}:
             space = self.spaces[i]
-            # To lose one row of a stack would part those below it.
+            # To lose one row of a stack would part those below it, and so with fours of columns.
             stacks = torch.ones(-(-space.size // space.height) * space.height, dtype=torch.bool)
             stacks[: space.size] = space.free
             whole = stacks.reshape(-1, space.height).all(1)
@@ -343,6 +343,9 @@ class _Follower:
                 return None
             self.cuts.append(_Cut(node, _WEIGHT, 1, x.segments, x.repeat))
             self.readers.append((node, x))
+            if _in_fours(weight, x.repeat * weight.shape[2:].numel()):
+                for i in map(self._root, x.segments):
+                    self.spaces[i].height = max(self.spaces[i].height, 4)
         segments = self._new(weight.shape[0], name)
         self.spaces[segments[0]].height = _height(weight)
         made = _Channels(1 if convolves else -1, segments, 1, silent, constant)
@@ -451,6 +454,17 @@ def _height(weight: Tensor) -> int:
         if count * 10 >= stored * 9:
             return height
     return 1
+
+
+def _in_fours(weight: Tensor, columns: int) -> bool:
+    """Whether non-zeros lie in fours of columns, as the file's writer finds them, that the loss of a channel would part."""
+    there = weight.flatten(1) != 0
+    if there.shape[1] % 4 or columns % 4 == 0:
+        return False
+    fours = there.unflatten(1, (-1, 4)).any(2)
+    count = int(there.sum())
+    full, whole = int(there.any(0).sum()) * int(there.any(1).sum()), 4 * int(fours.sum())
+    return count * 2 <= full and count * 10 >= whole * 9
 
 
 def _pads(node: fx.Node) -> bool:

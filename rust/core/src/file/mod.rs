@@ -68,6 +68,9 @@ enum Entry {
         /// Rows that share indices; left out where each has its own.
         #[serde(skip_serializing_if = "is_one", default = "one")]
         height: usize,
+        /// Columns that share indices; left out where each has its own.
+        #[serde(skip_serializing_if = "is_one", default = "one")]
+        width: usize,
         block: usize,
         dtype: DType,
         counts: Section,
@@ -85,8 +88,8 @@ fn one() -> usize {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
-fn is_one(height: &usize) -> bool {
-    *height == 1
+fn is_one(size: &usize) -> bool {
+    *size == 1
 }
 
 /// The header.

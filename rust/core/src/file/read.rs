@@ -4,7 +4,7 @@ use super::{Entry, HEADER_MAX, Header, MAGIC, PREFIX, Section, VERSION, mmap};
 use crate::error::{Error, Result, ensure};
 use crate::graph::Graph;
 use crate::tensor::{ALIGN, DType};
-use crate::weight::{BLOCK, Bytes, Matrix, Owner, Plain, Structure, Tensor, Values};
+use crate::weight::{BLOCK, Bytes, Matrix, Owner, Plain, Structure, Tensor, Unit, Values};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -193,7 +193,21 @@ impl Sections<'_> {
                 let scales = self.scales(scales)?;
                 matrix(Matrix::new(m, k, groups, Structure::Dense(values), scales)?)
             }
-            Entry::Sparse { m, k, groups, height, block, dtype, counts, indices, values, scales, .. } => {
+            Entry::Sparse {
+                m,
+                k,
+                groups,
+                height,
+                width,
+                block,
+                dtype,
+                counts,
+                indices,
+                values,
+                scales,
+                ..
+            } => {
+                let unit = Unit { height, width };
                 // What a kernel makes of a matrix stays in proportion to the file where it has rows and wide blocks.
                 ensure!(m > 0 && k > 0, Format, "a sparse matrix of {m} x {k}: an empty one is stored dense");
                 ensure!(
@@ -204,7 +218,7 @@ impl Sections<'_> {
                 let (counts, indices) = (self.copy(counts)?, self.copy(indices)?);
                 let values = Values::new(dtype, self.take(values)?)?;
                 let scales = self.scales(scales)?;
-                matrix(Matrix::sparse((m, k, groups), (height, block), counts, indices, values, scales)?)
+                matrix(Matrix::sparse((m, k, groups), (unit, block), counts, indices, values, scales)?)
             }
             Entry::LowRank { u, v, .. } => {
                 let part = |id: usize| match before.get(id) {

@@ -6,7 +6,7 @@ use crate::graph::{Builder, Ref};
 use crate::isa::Tier;
 use crate::ops::size::Size;
 use crate::run::{Model, Options};
-use crate::weight::{Bytes, Matrix, Plain, Structure, Tensor, Values, stacks};
+use crate::weight::{Bytes, Matrix, Plain, Structure, Tensor, Unit, Values, units};
 use half::f16;
 use serde_json::{Value, json};
 
@@ -40,8 +40,14 @@ fn forms() -> Vec<(&'static str, Vec<u8>)> {
     let bytes: Vec<i8> = rows().into_iter().map(|v| (v * 10.0) as i8).collect();
     let scales = || Some(vec![0.5, -1.0, f32::NAN, 2.0, 0.0, f32::INFINITY, 3.0]);
     let shape = (7, 300, 1);
-    let (counts, indices, values) = stacks(7, 300, (4, 256), &rows()).unwrap();
-    let stacked = Matrix::sparse(shape, (4, 256), counts, indices, Values::copy(&values), None);
+    let (counts, indices, values) = units(7, 300, (Unit::stack(4), 256), &rows()).unwrap();
+    let stacked = Matrix::sparse(shape, (Unit::stack(4), 256), counts, indices, Values::copy(&values), None);
+    let fours = |values: Values, scales| {
+        let (counts, indices, _) = units(7, 300, (Unit::FOUR, 256), &rows()).unwrap();
+        Matrix::sparse(shape, (Unit::FOUR, 256), counts, indices, values, scales)
+    };
+    let (_, _, four_floats) = units(7, 300, (Unit::FOUR, 256), &rows()).unwrap();
+    let four_bytes: Vec<i8> = four_floats.iter().map(|v| (v * 10.0) as i8).collect();
     let made = [
         ("dense float32", Matrix::dense(shape, &rows(), None)),
         ("dense float16", Matrix::dense(shape, &halves, None)),
@@ -50,6 +56,8 @@ fn forms() -> Vec<(&'static str, Vec<u8>)> {
         ("sparse float16", Matrix::pack(shape, &halves, None)),
         ("sparse int8", Matrix::pack(shape, &bytes, scales())),
         ("sparse 4x1 float32", stacked),
+        ("sparse 1x4 float32", fours(Values::copy(&four_floats), None)),
+        ("sparse 1x4 int8", fours(Values::copy(&four_bytes), scales())),
     ];
     let mut files: Vec<_> = made
         .into_iter()
@@ -413,15 +421,6 @@ fn refuses_groups_that_rows_are_not() {
 }
 
 #[test]
-fn refuses_an_int8_of_minus_128() {
-    for name in ["dense int8", "sparse int8"] {
-        refuses_bytes(name, "values", |values| values[5] = 0x80, "an int8 is -128");
-    }
-    assert!(Values::new(DType::Int8, Bytes::copy(&[0x81, 0x7f])).is_ok());
-    assert!(Plain::new(DType::Int8, vec![1], Bytes::copy(&[0x80])).is_err());
-}
-
-#[test]
 fn refuses_scales_of_another_number() {
     let cut = |length: usize| {
         changed(&form("dense int8"), |header, _| entry(header, "w")["scales"]["length"] = json!(length))
@@ -493,6 +492,25 @@ fn refuses_stacks_that_are_none() {
     // Heights are left out where they are 1, and may be there.
     let bytes = changed(&form("sparse float32"), |header, _| entry(header, "w")["height"] = json!(1));
     assert_eq!(answer(&bytes), answer(&form("sparse float32")));
+}
+
+#[test]
+fn refuses_fours_that_are_none() {
+    for file in ["sparse 1x4 float32", "sparse 1x4 int8"] {
+        for width in [0, 2, 3, 16] {
+            refuses_field(file, "w", "width", json!(width), "expected one of");
+        }
+        refuses_field(file, "w", "height", json!(4), "expected one of");
+        refuses_field(file, "w", "width", json!(1), "");
+        // Columns are whole fours, and an index is one of 64 of a block, of 11 of the last.
+        refuses_field(file, "w", "k", json!(299), "are not whole units of 1x4");
+        refuses_bytes(file, "indices", |indices| *indices.last_mut().unwrap() = 11, "out of it");
+        refuses_bytes(file, "indices", |indices| indices[63] = 64, "out of it");
+        refuses_bytes(file, "indices", |indices| indices[1] = indices[0], "repeated");
+        refuses_bytes(file, "counts", |counts| counts[0] = 65, "indices that are missing");
+        refuses_bytes(file, "counts", |counts| counts[13] -= 1, "counts add up to");
+        refuses_field(file, "w", "dtype", json!("float16"), " values for ");
+    }
 }
 
 #[test]

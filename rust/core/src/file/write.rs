@@ -4,7 +4,7 @@ use super::{Entry, HEADER_MAX, Header, MAGIC, PREFIX, Section, VERSION};
 use crate::error::{Error, Result, ensure};
 use crate::graph::Graph;
 use crate::tensor::ALIGN;
-use crate::weight::{Matrix, Structure, Tensor};
+use crate::weight::{Matrix, Structure, Tensor, Unit};
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
@@ -44,10 +44,23 @@ impl<'a> Sections<'a> {
             }
             Structure::Sparse(sparse) => {
                 let (counts, indices) = (self.add(sparse.counts()), self.add(sparse.indices()));
-                let (height, block) = (sparse.height(), sparse.block());
+                let (Unit { height, width }, block) = (sparse.unit(), sparse.block());
                 let values = self.add(&**sparse.values().bytes());
                 let scales = scales.map(|s: &[u8]| self.add(s));
-                Entry::Sparse { name, m, k, groups, height, block, dtype, counts, indices, values, scales }
+                Entry::Sparse {
+                    name,
+                    m,
+                    k,
+                    groups,
+                    height,
+                    width,
+                    block,
+                    dtype,
+                    counts,
+                    indices,
+                    values,
+                    scales,
+                }
             }
             Structure::LowRank { u, v } => Entry::LowRank { name, u: factor(u)?, v: factor(v)? },
         })

@@ -1,6 +1,7 @@
 //! Dealing the non-zeros of rows out to lanes, for the packed forms of matrix-vector products.
 
-use crate::weight::{Number, SparseRows, TILE};
+use crate::weight::{SparseRows, TILE};
+use bytemuck::Pod;
 
 /// Tiles whose rows are dealt out among themselves, so that rows with like numbers of non-zeros share a tile.
 pub const GROUP: usize = 8;
@@ -19,7 +20,7 @@ pub(super) struct Row<T> {
 /// Calls `take` with each group of a weight, its rows in order of their numbers of non-zeros, most first.
 ///
 /// A group's rows lie together in each block of the weight, and are read block by block.
-pub(super) fn groups<T: Number>(weight: &SparseRows<'_, T>, mut take: impl FnMut(&[Row<T>])) {
+pub(super) fn groups<T: Pod + Default>(weight: &SparseRows<'_, T>, mut take: impl FnMut(&[Row<T>])) {
     const { assert!(GROUP * TILE <= 1 << u8::BITS) };
     let row = |place| Row { place: place as u8, columns: vec![], values: vec![] };
     let mut group: Vec<Row<T>> = (0..GROUP * TILE).map(row).collect();
@@ -56,7 +57,7 @@ pub(super) fn groups<T: Number>(weight: &SparseRows<'_, T>, mut take: impl FnMut
 /// `place` is told the least column that is left and says where the window starts, not after it: the row that is behind
 /// advances, the others run ahead as far as the window reaches, and no lane waits at the border of a block. `take` is given
 /// the columns within the window, `rest` where a lane rests, and the values, zero there.
-pub(super) fn deal<T: Number, const STEP: usize>(
+pub(super) fn deal<T: Pod + Default, const STEP: usize>(
     rows: &[Row<T>],
     (window, rest): (usize, u8),
     mut place: impl FnMut(usize) -> usize,

@@ -15,6 +15,7 @@ pub mod gemv_f32;
 pub mod gemv_i8;
 pub mod map;
 pub mod pack;
+pub mod packed;
 pub mod pool_f32;
 pub mod pool_i8;
 pub mod quantize;
@@ -97,6 +98,9 @@ pub static FAMILIES: &[Family] = families![
     "spmm_f32" => spmm_f32::TABLE_F32,
     "spmm_f32 float16" => spmm_f32::TABLE_F16,
     "spmm_f32 int8" => spmm_f32::TABLE_I8,
+    "spmm_f32 1x4" => spmm_f32::fours::TABLE_F32,
+    "spmm_f32 1x4 float16" => spmm_f32::fours::TABLE_F16,
+    "spmm_f32 1x4 int8" => spmm_f32::fours::TABLE_I8,
     "spmm_f32 2x1" => spmm_f32::stacked::TABLE_2_F32,
     "spmm_f32 2x1 float16" => spmm_f32::stacked::TABLE_2_F16,
     "spmm_f32 2x1 int8" => spmm_f32::stacked::TABLE_2_I8,
@@ -107,10 +111,15 @@ pub static FAMILIES: &[Family] = families![
     "spmm_f32 16x1 float16" => spmm_f32::stacked::TABLE_16_F16,
     "spmm_f32 16x1 int8" => spmm_f32::stacked::TABLE_16_I8,
     "spmm_i8" => spmm_i8::TABLE,
+    "spmm_i8 1x4" => spmm_i8::fours::TABLE,
     "spmv_f32" => spmv_f32::TABLE_F32,
     "spmv_f32 float16" => spmv_f32::TABLE_F16,
     "spmv_f32 int8" => spmv_f32::TABLE_I8,
+    "spmv_f32 1x4" => spmv_f32::fours::TABLE_F32,
+    "spmv_f32 1x4 float16" => spmv_f32::fours::TABLE_F16,
+    "spmv_f32 1x4 int8" => spmv_f32::fours::TABLE_I8,
     "spmv_i8" => spmv_i8::TABLE,
+    "spmv_i8 1x4" => spmv_i8::fours::TABLE,
     "depthwise_f32" => depthwise_f32::TABLE,
     "depthwise_i8" => depthwise_i8::TABLE,
     "pool_f32" => pool_f32::TABLE,

@@ -12,12 +12,12 @@ use crate::isa::Tier;
 use crate::kernels::gemm_i8::Blocks;
 use crate::kernels::pack::{self, Beside, Fill, Gather, LANES_U8, RunBeside, RunGather, Taps};
 use crate::kernels::spmm_i8::cost;
-use crate::kernels::strip_i8::{DEPTH, LANES, NR, Pack, StripI8};
+use crate::kernels::strip_i8::{DEPTH, LANES, NR, Pack, StripI8, StripI8Kernel};
 use crate::kernels::window::Window2;
 use crate::kernels::{depthwise_i8, gemm_i8, pick, spmm_i8};
 use crate::pool::split;
 use crate::tensor::{DType, Meta, Planes};
-use crate::weight::{Matrix, Plain, QUAD, Structure};
+use crate::weight::{Matrix, Plain, QUAD, Structure, Unit};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -146,7 +146,11 @@ impl ConvI8 {
         // It is at its best with NR columns, where the gap after the planes has room for them.
         let fills_gap =
             pack.is_none() && size == 1 && to.pitch.is_multiple_of(NR) && residual_pitch.is_multiple_of(NR);
-        let values = if let Form::Sparse(..) = form { stored.nnz() } else { stored.m() * stored.k() };
+        let values = if let Form::Sparse(..) | Form::Fours(..) = form {
+            stored.nnz()
+        } else {
+            stored.m() * stored.k()
+        };
         let flops = 2.0 * values as f64 * (to.n * to.plane) as f64;
         let bytes = form.bytes();
         let gathers = form.gathering();
@@ -238,23 +242,25 @@ impl ConvI8 {
                     residual_stride: residual_pitch,
                     requant: epilogue.rows(group * m, m),
                 };
+                // Sparse rows of all groups are one matrix: rows count through, pointers count from its row 0.
+                let whole = || {
+                    let base = group * m;
+                    let mut whole = call;
+                    whole.rows = (call.rows.0 + base, call.rows.1 + base);
+                    whole.out = call.out.wrapping_sub(base * to.pitch * size);
+                    if !call.residual.is_null() {
+                        whole.residual = call.residual.wrapping_sub(base * residual_pitch);
+                    }
+                    whole.requant = epilogue.rows(0, to.channels);
+                    whole
+                };
                 // SAFETY: as above; the output's rows are whole vectors, and no other item has these columns of these rows.
                 unsafe {
                     match &form {
                         Form::Tiles(_, kernel, dense, _) => (kernel.run)(&call.with(dense.tiles_i8(group))),
                         Form::Blocks(_, kernel, blocks, _) => (kernel.run)(&call.with(&blocks[group])),
-                        // Sparse rows of all groups are one matrix: rows count through, pointers count from its row 0.
-                        Form::Sparse(_, kernel, matrix) => {
-                            let base = group * m;
-                            let mut whole = call.with(matrix.rows());
-                            whole.rows = (call.rows.0 + base, call.rows.1 + base);
-                            whole.out = call.out.wrapping_sub(base * to.pitch * size);
-                            if !call.residual.is_null() {
-                                whole.residual = call.residual.wrapping_sub(base * residual_pitch);
-                            }
-                            whole.requant = epilogue.rows(0, to.channels);
-                            kernel(&whole);
-                        }
+                        Form::Fours(_, kernel, matrix) => (kernel.run)(&whole().with(matrix.fours())),
+                        Form::Sparse(_, kernel, matrix) => kernel(&whole().with(matrix.rows())),
                     }
                 }
             });
@@ -276,7 +282,11 @@ fn prefers_dense(matrix: &Matrix, columns: usize, tier: Tier, in_place: bool) ->
     // What is left over after whole strips costs both sides alike.
     let n = columns.clamp(1, NR);
     let with_zeros = cost::dense_ns(tier, (m, k), n);
-    let without = cost::sparse_ns(tier, (m, k), (nnz, k.div_ceil(sparse.block())), n, in_place);
+    let blocks = k.div_ceil(sparse.block());
+    let without = match sparse.unit() {
+        Unit::FOUR => cost::fours_ns(tier, (m, k), (sparse.indices().len(), blocks), n),
+        _ => cost::sparse_ns(tier, (m, k), (nnz, blocks), n, in_place),
+    };
     let zeros = 100.0 * (1.0 - nnz as f64 / (m * k).max(1) as f64);
     let dense = with_zeros < without;
     let verdict = if dense { "computed dense" } else { "sparse" };
@@ -288,6 +298,7 @@ fn prefers_dense(matrix: &Matrix, columns: usize, tier: Tier, in_place: bool) ->
 enum Form {
     Tiles(Tier, gemm_i8::Tiles, Arc<Matrix>, Order),
     Blocks(Tier, gemm_i8::ByBlocks, Arc<Vec<Blocks>>, Order),
+    Fours(Tier, StripI8Kernel<spmm_i8::fours::Run>, Arc<Matrix>),
     Sparse(Tier, spmm_i8::Kernel, Arc<Matrix>),
 }
 
@@ -314,8 +325,13 @@ enum Gathering {
 impl Form {
     fn new(stored: &Arc<Matrix>, dense: bool, window: &Window2, groups: usize, tier: Tier) -> Result<Form> {
         if !dense {
-            let (tier, kernel) = pick(spmm_i8::TABLE, tier);
-            return Ok(Form::Sparse(tier, kernel, Arc::clone(stored)));
+            return Ok(if stored.unit() == Unit::FOUR {
+                let (tier, kernel) = pick(spmm_i8::fours::TABLE, tier);
+                Form::Fours(tier, kernel, Arc::clone(stored))
+            } else {
+                let (tier, kernel) = pick(spmm_i8::TABLE, tier);
+                Form::Sparse(tier, kernel, Arc::clone(stored))
+            });
         }
         let (tier, kernel) = pick(gemm_i8::TABLE, tier);
         let [rows, columns] = window.kernel();
@@ -367,11 +383,12 @@ impl Form {
         })
     }
 
-    /// What makes the panel of a dense kernel of plain rows.
+    /// What makes the panel of plain rows, of a kernel that takes four of them at a time.
     fn pack(&self) -> Option<Pack> {
         match self {
             Form::Tiles(_, kernel, ..) => Some(kernel.pack),
             Form::Blocks(_, kernel, ..) => Some(kernel.pack),
+            Form::Fours(_, kernel, _) => Some(kernel.pack),
             Form::Sparse(..) => None,
         }
     }
@@ -380,6 +397,7 @@ impl Form {
         let (gathers, order) = match self {
             Form::Tiles(_, kernel, _, order) => (kernel.gathers, *order),
             Form::Blocks(_, kernel, _, order) => (kernel.gathers, *order),
+            Form::Fours(_, kernel, _) => (kernel.gathers, Order::Stored),
             Form::Sparse(..) => (None, Order::Stored),
         };
         match (gathers, order) {
@@ -392,14 +410,18 @@ impl Form {
     /// Columns of the weight.
     fn depth(&self) -> usize {
         match self {
-            Form::Tiles(_, _, matrix, _) | Form::Sparse(_, _, matrix) => matrix.k(),
+            Form::Tiles(_, _, matrix, _) | Form::Fours(_, _, matrix) | Form::Sparse(_, _, matrix) => {
+                matrix.k()
+            }
             Form::Blocks(_, _, blocks, _) => blocks.first().map_or(0, Blocks::k),
         }
     }
 
     fn bytes(&self) -> usize {
         match self {
-            Form::Tiles(_, _, matrix, _) | Form::Sparse(_, _, matrix) => matrix.bytes(),
+            Form::Tiles(_, _, matrix, _) | Form::Fours(_, _, matrix) | Form::Sparse(_, _, matrix) => {
+                matrix.bytes()
+            }
             Form::Blocks(_, _, blocks, _) => blocks.iter().map(Blocks::bytes).sum(),
         }
     }
@@ -407,6 +429,7 @@ impl Form {
     fn name(&self) -> String {
         match self {
             Form::Tiles(tier, ..) | Form::Blocks(tier, ..) => format!("gemm_i8/{tier}"),
+            Form::Fours(tier, ..) => format!("spmm_i8 1x4/{tier}"),
             Form::Sparse(tier, ..) => format!("spmm_i8/{tier}"),
         }
     }

@@ -10,7 +10,7 @@ use super::index::{indices, place};
 use super::{Args, Frame, Operator, Prepared, Site, Step};
 use crate::error::{Error, Result, ensure};
 use crate::tensor::{DType, Meta};
-use crate::weight::{Matrix, QUAD, SparseRows, Structure, TILE, Tensor};
+use crate::weight::{Matrix, QUAD, SparseRows, Structure, TILE, Tensor, Unit};
 use half::f16;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -75,39 +75,58 @@ impl Operator for Embedding {
 
 /// A row of a sparse matrix.
 fn read_sparse(matrix: &Matrix, row: usize, out: &mut [f32]) {
-    match matrix.height() {
-        1 => read_stack::<1>(matrix, row, out),
-        2 => read_stack::<2>(matrix, row, out),
-        4 => read_stack::<4>(matrix, row, out),
-        _ => read_stack::<16>(matrix, row, out),
+    out.fill(0.0);
+    match matrix.unit() {
+        Unit::FOUR => read_fours(matrix, row, out),
+        Unit { height: 2, .. } => read_stack::<2>(matrix, row, out),
+        Unit { height: 4, .. } => read_stack::<4>(matrix, row, out),
+        Unit { height: 16, .. } => read_stack::<16>(matrix, row, out),
+        _ => read_stack::<1>(matrix, row, out),
     }
+}
+
+/// A row of fours of columns.
+fn read_fours(matrix: &Matrix, row: usize, out: &mut [f32]) {
+    let scale = matrix.scales().map_or(1.0, |scales| scales[row]);
+    match matrix.dtype() {
+        DType::Float32 => {
+            fill(&matrix.fours::<f32>(), row, |at, four| out[at * QUAD..][..QUAD].copy_from_slice(four));
+        }
+        DType::Float16 => {
+            fill(&matrix.fours::<f16>(), row, |at, four| put(&mut out[at * QUAD..], four, f16::to_f32));
+        }
+        _ => fill(&matrix.fours::<i8>(), row, |at, four| {
+            put(&mut out[at * QUAD..], four, |q| f32::from(q) * scale);
+        }),
+    }
+}
+
+/// Puts the real numbers that values stand for at the start of `out`.
+fn put<T: Copy>(out: &mut [f32], values: &[T], real: impl Fn(T) -> f32) {
+    out.iter_mut().zip(values).for_each(|(out, &value)| *out = real(value));
 }
 
 /// A row of stacks of `H` rows.
 fn read_stack<const H: usize>(matrix: &Matrix, row: usize, out: &mut [f32]) {
-    out.fill(0.0);
     let scale = matrix.scales().map_or(1.0, |scales| scales[row]);
+    let (stack, lane) = (row / H, row % H);
     match matrix.dtype() {
-        DType::Float32 => fill(&matrix.stacks::<f32, H>(), row, out, |value| value),
-        DType::Float16 => fill(&matrix.stacks::<f16, H>(), row, out, f16::to_f32),
-        _ => fill(&matrix.stacks::<i8, H>(), row, out, |q| f32::from(q) * scale),
+        DType::Float32 => fill(&matrix.stacks::<f32, H>(), stack, |at, values| out[at] = values[lane]),
+        DType::Float16 => {
+            fill(&matrix.stacks::<f16, H>(), stack, |at, values| out[at] = values[lane].to_f32());
+        }
+        _ => fill(&matrix.stacks::<i8, H>(), stack, |at, values| out[at] = f32::from(values[lane]) * scale),
     }
 }
 
-/// Puts the values of a row where they belong.
-fn fill<T: Copy, const H: usize>(
-    stacks: &SparseRows<'_, [T; H]>,
-    row: usize,
-    out: &mut [f32],
-    real: impl Fn(T) -> f32,
-) {
-    let (stack, lane) = (row / H, row % H);
-    for block in (0..stacks.blocks()).map(|b| stacks.at(b)) {
-        let (tile, count) = (stack / TILE, usize::from(block.counts[stack]));
-        let before: usize = block.counts[tile * TILE..stack].iter().map(|&count| usize::from(count)).sum();
+/// Hands `put` the units of a row and where they belong, in units from the first column.
+fn fill<U>(rows: &SparseRows<'_, U>, row: usize, mut put: impl FnMut(usize, &U)) {
+    for block in (0..rows.blocks()).map(|b| rows.at(b)) {
+        let (tile, count) = (row / TILE, usize::from(block.counts[row]));
+        let before: usize = block.counts[tile * TILE..row].iter().map(|&count| usize::from(count)).sum();
         let at = block.starts[tile] as usize + before;
-        for (&column, values) in block.indices[at..][..count].iter().zip(&block.values[at..][..count]) {
-            out[block.k0 + usize::from(column)] = real(values[lane]);
+        for (&index, unit) in block.indices[at..][..count].iter().zip(&block.values[at..][..count]) {
+            put(block.k0 + usize::from(index), unit);
         }
     }
 }

@@ -113,7 +113,7 @@ pub(super) fn matrix<'a>(args: &Args<'a>) -> Result<&'a Arc<Matrix>> {
     let matrix = args.matrix(1)?;
     let plain = matrix.dtype() == DType::Int8 && matrix.scales().is_none();
     let low_rank = matches!(matrix.structure(), Structure::LowRank { .. });
-    if !plain || low_rank || matrix.height() > 1 {
+    if !plain || low_rank || matrix.unit().height > 1 {
         return Err(Error::Graph(format!(
             "weight is {}, expected dense or sparse int8 without scales and stacks",
             matrix.format()
@@ -125,16 +125,14 @@ pub(super) fn matrix<'a>(args: &Args<'a>) -> Result<&'a Arc<Matrix>> {
 /// The sum of each row of an int8 matrix.
 pub(super) fn row_sums(matrix: &Matrix) -> Vec<i32> {
     match matrix.structure() {
-        Structure::Sparse(_) => {
-            let (rows, mut sums) = (matrix.rows::<i8>(), vec![0i32; matrix.m()]);
-            for b in 0..rows.blocks() {
-                let block = rows.at(b);
-                let mut at = block.starts[0] as usize;
-                for (sum, &count) in sums.iter_mut().zip(block.counts) {
-                    *sum +=
-                        block.values[at..][..usize::from(count)].iter().map(|&w| i32::from(w)).sum::<i32>();
-                    at += usize::from(count);
-                }
+        Structure::Sparse(sparse) => {
+            let mut sums = vec![0i32; matrix.m()];
+            // Blocks follow each other, rows do in a block, and a row's values lie together.
+            let (size, mut values) = (sparse.unit().size(), sparse.values().of::<i8>());
+            for (i, &count) in sparse.counts().iter().enumerate() {
+                let (row, rest) = values.split_at(usize::from(count) * size);
+                sums[i % matrix.m()] += row.iter().map(|&w| i32::from(w)).sum::<i32>();
+                values = rest;
             }
             sums
         }

@@ -7,13 +7,13 @@ use super::integer::{self, Quantized};
 use super::{Args, Frame, Operator, Prepared, Site, Step};
 use crate::error::{Result, ensure};
 use crate::isa::Tier;
-use crate::kernels::spmv_i8::{self, GROUP, Packed, RunPacked};
+use crate::kernels::spmv_i8::{self, GROUP, Packed, RunPacked, fours};
 use crate::kernels::strip_i8::rows::{MAX_ROWS, RowsI8};
 use crate::kernels::strip_i8::{NR, Output};
 use crate::kernels::{gemv_i8, pick};
 use crate::pool::split;
 use crate::tensor::Meta;
-use crate::weight::{Matrix, SparseRows, Structure, TILE};
+use crate::weight::{Matrix, QUAD, SparseRows, Structure, TILE, Unit};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -91,6 +91,8 @@ pub(super) enum Form {
     Dense(Tier, gemv_i8::Kernel, Arc<Matrix>),
     Rows(Tier, unsafe fn(&RowsI8<'_, SparseRows<'_, i8>>), Arc<Matrix>),
     Packed(Tier, RunPacked, Arc<Packed>),
+    Fours(Tier, unsafe fn(&RowsI8<'_, SparseRows<'_, [i8; QUAD]>>), Arc<Matrix>),
+    PackedFours(Tier, fours::RunPacked, Arc<fours::Packed<[i8; QUAD]>>),
 }
 
 impl Form {
@@ -98,6 +100,19 @@ impl Form {
         if let Structure::Dense(_) = matrix.structure() {
             let (tier, kernel) = pick(gemv_i8::TABLE, site.tier);
             return Ok(Form::Dense(tier, kernel, Arc::clone(matrix)));
+        }
+        if matrix.unit() == Unit::FOUR {
+            return Ok(match pick(fours::TABLE, site.tier) {
+                (tier, fours::Kernel::Rows(run)) => Form::Fours(tier, run, Arc::clone(matrix)),
+                (tier, fours::Kernel::Packed(run)) => {
+                    let packed = matrix.form("spmv_i8", |matrix| {
+                        let packed = fours::Packed::new(&matrix.fours(), fours::WINDOW);
+                        let bytes = packed.bytes();
+                        Ok((packed, bytes))
+                    })?;
+                    Form::PackedFours(tier, run, packed)
+                }
+            });
         }
         Ok(match pick(spmv_i8::TABLE, site.tier) {
             (tier, spmv_i8::Kernel::Rows(kernel)) => Form::Rows(tier, kernel, Arc::clone(matrix)),
@@ -116,13 +131,14 @@ impl Form {
         match self {
             Form::Dense(tier, ..) => format!("gemv_i8/{tier}"),
             Form::Rows(tier, ..) | Form::Packed(tier, ..) => format!("spmv_i8/{tier}"),
+            Form::Fours(tier, ..) | Form::PackedFours(tier, ..) => format!("spmv_i8 1x4/{tier}"),
         }
     }
 
     /// Rows of which a call computes whole numbers.
     pub(super) fn grain(&self) -> usize {
         match self {
-            Form::Packed(..) => GROUP * TILE,
+            Form::Packed(..) | Form::PackedFours(..) => GROUP * TILE,
             // What a matrix unit's tiles hold the sums of.
             Form::Dense(Tier::Amx, ..) => NR,
             _ => TILE,
@@ -136,8 +152,11 @@ impl Form {
 
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Form::Dense(_, _, matrix) | Form::Rows(_, _, matrix) => matrix.bytes(),
+            Form::Dense(_, _, matrix) | Form::Rows(_, _, matrix) | Form::Fours(_, _, matrix) => {
+                matrix.bytes()
+            }
             Form::Packed(_, _, packed) => packed.bytes(),
+            Form::PackedFours(_, _, packed) => packed.bytes(),
         }
     }
 
@@ -150,6 +169,8 @@ impl Form {
                 Form::Dense(_, kernel, matrix) => kernel(&with(call, matrix.tiles_i8(0))),
                 Form::Rows(_, kernel, matrix) => kernel(&with(call, matrix.rows())),
                 Form::Packed(_, run, packed) => run(&with(call, &**packed)),
+                Form::Fours(_, run, matrix) => run(&with(call, matrix.fours())),
+                Form::PackedFours(_, run, packed) => run(&with(call, &**packed)),
             }
         }
     }

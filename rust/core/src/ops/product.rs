@@ -12,7 +12,7 @@ use crate::kernels::strip::{Epilogue, LANES, Strip, StripKernel, TILE};
 use crate::kernels::{Impl, gemm_f32, pick, spmm_f32};
 use crate::pool::{Ranges, split};
 use crate::tensor::DType;
-use crate::weight::{Matrix, SparseRows, Structure, Tiles};
+use crate::weight::{Matrix, QUAD, SparseRows, Structure, Tiles, Unit};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::sync::Arc;
@@ -32,23 +32,39 @@ trait Sparse: Send + Sync {
     unsafe fn run(&self, matrix: &Matrix, call: &Strip<'_, ()>);
 }
 
-/// What is stored at a place of a sparse matrix: a number, or those of a stack.
-trait Stored: Sized + 'static {
-    const TABLE: &'static [Impl<StripKernel<spmm_f32::Run<Self>>>];
+/// What an index of a sparse matrix names: a number, those of a stack, or a [`Four`].
+trait Stored: 'static {
+    type Unit: 'static;
 
-    fn rows(matrix: &Matrix) -> SparseRows<'_, Self>;
+    const TABLE: &'static [Impl<StripKernel<spmm_f32::Run<Self::Unit>>>];
+
+    fn rows(matrix: &Matrix) -> SparseRows<'_, Self::Unit>;
 }
 
-impl<T: Stored> Sparse for spmm_f32::Run<T> {
+/// Four columns of a row.
+struct Four<T>(std::marker::PhantomData<T>);
+
+/// The kernel of what is stored.
+struct Stores<T: Stored>(spmm_f32::Run<T::Unit>);
+
+impl<T: Stored> Sparse for Stores<T> {
     unsafe fn run(&self, matrix: &Matrix, call: &Strip<'_, ()>) {
         // SAFETY: the caller's.
-        unsafe { self(&with(call, T::rows(matrix), call.epilogue)) };
+        unsafe { (self.0)(&with(call, T::rows(matrix), call.epilogue)) };
     }
 }
 
 macro_rules! stored {
     ($($t:ty, $one:ident, $two:ident, $four:ident, $sixteen:ident;)+) => {$(
+        impl Stored for Four<$t> {
+            type Unit = [$t; QUAD];
+            const TABLE: &'static [Impl<StripKernel<spmm_f32::Run<[$t; QUAD]>>>] = spmm_f32::fours::$one;
+            fn rows(matrix: &Matrix) -> SparseRows<'_, [$t; QUAD]> {
+                matrix.fours()
+            }
+        }
         impl Stored for $t {
+            type Unit = $t;
             const TABLE: &'static [Impl<StripKernel<spmm_f32::Run<$t>>>] = spmm_f32::$one;
             fn rows(matrix: &Matrix) -> SparseRows<'_, $t> {
                 matrix.rows()
@@ -60,6 +76,7 @@ macro_rules! stored {
     )+};
     (@stack $t:ty, $height:literal, $table:ident) => {
         impl Stored for [$t; $height] {
+            type Unit = Self;
             const TABLE: &'static [Impl<StripKernel<spmm_f32::Run<Self>>>] = spmm_f32::stacked::$table;
             fn rows(matrix: &Matrix) -> SparseRows<'_, Self> {
                 matrix.stacks()
@@ -78,21 +95,23 @@ stored! {
 fn sparse_kernel(matrix: &Matrix, tier: Tier) -> (Kernel, Tier, usize) {
     fn of<T: Stored>(tier: Tier) -> (Kernel, Tier, usize) {
         let (found, kernel) = pick(T::TABLE, tier);
-        (Kernel::Sparse(Box::new(kernel.run)), found, kernel.nr)
+        (Kernel::Sparse(Box::new(Stores::<T>(kernel.run))), found, kernel.nr)
     }
-    match (matrix.dtype(), matrix.height()) {
-        (DType::Float16, 1) => of::<f16>(tier),
-        (DType::Float16, 2) => of::<[f16; 2]>(tier),
-        (DType::Float16, 4) => of::<[f16; 4]>(tier),
-        (DType::Float16, _) => of::<[f16; 16]>(tier),
-        (DType::Int8, 1) => of::<i8>(tier),
-        (DType::Int8, 2) => of::<[i8; 2]>(tier),
-        (DType::Int8, 4) => of::<[i8; 4]>(tier),
-        (DType::Int8, _) => of::<[i8; 16]>(tier),
-        (_, 1) => of::<f32>(tier),
-        (_, 2) => of::<[f32; 2]>(tier),
-        (_, 4) => of::<[f32; 4]>(tier),
-        (_, _) => of::<[f32; 16]>(tier),
+    macro_rules! units {
+        ($t:ty) => {
+            match matrix.unit() {
+                Unit::FOUR => of::<Four<$t>>(tier),
+                Unit { height: 2, .. } => of::<[$t; 2]>(tier),
+                Unit { height: 4, .. } => of::<[$t; 4]>(tier),
+                Unit { height: 16, .. } => of::<[$t; 16]>(tier),
+                _ => of::<$t>(tier),
+            }
+        };
+    }
+    match matrix.dtype() {
+        DType::Float16 => units!(f16),
+        DType::Int8 => units!(i8),
+        _ => units!(f32),
     }
 }
 
@@ -119,11 +138,11 @@ impl Factor {
                 let (found, kernel) = pick(gemm_f32::TABLE, tier);
                 let kind =
                     if dtype == DType::Float32 { Kernel::Dense(kernel) } else { Kernel::Widened(kernel) };
-                (kind, found, "gemm_f32", kernel.nr, kernel.kb)
+                (kind, found, "gemm_f32".to_owned(), kernel.nr, kernel.kb)
             }
             (Structure::Sparse(sparse), _) => {
                 let (kernel, found, nr) = sparse_kernel(matrix, tier);
-                (kernel, found, sparse_family(sparse.height()), nr, sparse.block())
+                (kernel, found, sparse_family(sparse.unit()), nr, sparse.block())
             }
             (Structure::LowRank { .. }, _) => unreachable!("a chain takes a low-rank weight apart"),
         };
@@ -199,13 +218,8 @@ impl Factor {
 }
 
 /// The family's name, as `FAMILIES` has it but for the type of the values.
-fn sparse_family(height: usize) -> &'static str {
-    match height {
-        2 => "spmm_f32 2x1",
-        4 => "spmm_f32 4x1",
-        16 => "spmm_f32 16x1",
-        _ => "spmm_f32",
-    }
+fn sparse_family(unit: Unit) -> String {
+    if unit == Unit::ONE { "spmm_f32".to_owned() } else { format!("spmm_f32 {unit}") }
 }
 
 /// Nanoseconds of a strip of `n` columns of all groups, by the cost model.
@@ -214,7 +228,7 @@ fn strip_ns(matrix: &Matrix, n: usize, tier: Tier) -> f64 {
     match matrix.structure() {
         Structure::Sparse(sparse) => {
             let blocks = k.div_ceil(sparse.block());
-            cost::sparse_ns(tier, matrix.dtype(), m, sparse.values().len(), sparse.height(), blocks, n)
+            cost::sparse_ns(tier, matrix.dtype(), m, sparse.values().len(), sparse.unit(), blocks, n)
         }
         _ => cost::dense_ns(tier, m, k, n),
     }

@@ -15,7 +15,7 @@ use crate::kernels::strip::{Epilogue, TILE};
 use crate::kernels::{Impl, gemv_f32, pick};
 use crate::pool::{Ranges, split};
 use crate::tensor::DType;
-use crate::weight::{Matrix, Number, Structure};
+use crate::weight::{Matrix, Number, QUAD, Structure, Unit};
 use half::f16;
 use std::sync::Arc;
 
@@ -41,6 +41,9 @@ enum Form {
     SparseF32(Sparse<f32>),
     SparseF16(Sparse<f16>),
     SparseI8(Sparse<i8>),
+    FoursF32(spmv_f32::RunRows<[f32; QUAD]>),
+    FoursF16(spmv_f32::RunRows<[f16; QUAD]>),
+    FoursI8(spmv_f32::RunRows<[i8; QUAD]>),
 }
 
 /// A sparse factor: as stored, or packed.
@@ -70,7 +73,7 @@ fn sparse<T: Number>(
 ) -> Result<(Tier, Sparse<T>, usize)> {
     let (tier, kernel) = pick(table, tier);
     Ok(match kernel {
-        Kernel::Rows(run) if matrix.height() == 1 => (tier, Sparse::Rows(run, None), matrix.bytes()),
+        Kernel::Rows(run) if matrix.unit() == Unit::ONE => (tier, Sparse::Rows(run, None), matrix.bytes()),
         // A vector gains nothing from stacks.
         Kernel::Rows(run) => {
             let rows = matrix.form("rows", |matrix| {
@@ -83,7 +86,7 @@ fn sparse<T: Number>(
         }
         Kernel::Packed { window, run } => {
             let packed = matrix.form(name, |matrix| {
-                let packed = if matrix.height() == 1 {
+                let packed = if matrix.unit() == Unit::ONE {
                     Packed::new(&matrix.rows::<T>(), window)
                 } else {
                     Packed::new(&matrix.unstacked::<T>().rows::<T>(), window)
@@ -111,6 +114,23 @@ impl Factor {
                 ("gemv_f32", tier, Form::DenseF16(run), matrix.bytes())
             }
             (true, _) => return Ok(None),
+            (false, dtype) if matrix.unit() == Unit::FOUR => {
+                let (tier, form) = match dtype {
+                    DType::Float16 => {
+                        let (tier, run) = pick(spmv_f32::fours::TABLE_F16, tier);
+                        (tier, Form::FoursF16(run))
+                    }
+                    DType::Int8 => {
+                        let (tier, run) = pick(spmv_f32::fours::TABLE_I8, tier);
+                        (tier, Form::FoursI8(run))
+                    }
+                    _ => {
+                        let (tier, run) = pick(spmv_f32::fours::TABLE_F32, tier);
+                        (tier, Form::FoursF32(run))
+                    }
+                };
+                ("spmv_f32 1x4", tier, form, matrix.bytes())
+            }
             (false, DType::Float16) => {
                 let (tier, form, bytes) = sparse(matrix, spmv_f32::TABLE_F16, tier, "spmv_f32")?;
                 ("spmv_f32", tier, Form::SparseF16(form), bytes)
@@ -166,6 +186,9 @@ impl Factor {
                     Form::SparseF32(form) => self.sparse(form, (tiles, n, x, out, residual), epilogue),
                     Form::SparseF16(form) => self.sparse(form, (tiles, n, x, out, residual), epilogue),
                     Form::SparseI8(form) => self.sparse(form, (tiles, n, x, out, residual), epilogue),
+                    Form::FoursF32(run) => self.fours(*run, (tiles, n, x, out, residual), epilogue),
+                    Form::FoursF16(run) => self.fours(*run, (tiles, n, x, out, residual), epilogue),
+                    Form::FoursI8(run) => self.fours(*run, (tiles, n, x, out, residual), epilogue),
                 }
             }
         });
@@ -182,6 +205,19 @@ impl Factor {
         let (weight, x_stride, out_stride) = (self.matrix.tiles::<T>(0), self.matrix.k(), self.matrix.m());
         // SAFETY: the caller's.
         unsafe { run(&gemv_f32::Gemv { weight, rows, x, x_stride, n, out, out_stride, residual, epilogue }) };
+    }
+
+    /// # Safety
+    /// What [`Kernel`] asks.
+    unsafe fn fours<T: Number>(
+        &self,
+        run: spmv_f32::RunRows<[T; QUAD]>,
+        (tiles, n, x, out, residual): ((usize, usize), usize, *const f32, *mut f32, *const f32),
+        epilogue: Epilogue<'_>,
+    ) {
+        let (weight, x_stride, out_stride) = (self.matrix.fours::<T>(), self.matrix.k(), self.matrix.m());
+        // SAFETY: the caller's.
+        unsafe { run(&Call { weight, tiles, n, x, x_stride, out, out_stride, residual, epilogue }) };
     }
 
     /// # Safety

@@ -1,9 +1,8 @@
 //! Matrices: values in a structure, and the forms that kernels made of them.
 
-use super::sparse::stacked;
+use super::sparse::{fours, stacked};
 use super::{
-    BLOCK, HEIGHTS, Number, QUAD, SparseRows, TILE, Tiles, TilesI8, Values, sparse_starts, stacks, tile,
-    tile_i8,
+    BLOCK, Number, QUAD, SparseRows, TILE, Tiles, TilesI8, Unit, Values, sparse_starts, tile, tile_i8, units,
 };
 use crate::error::{Result, ensure};
 use crate::tensor::{DType, elements};
@@ -30,8 +29,8 @@ pub enum Structure {
 /// The parts of [`SparseRows`], owned. Index arrays are copies: they were checked, and a mapped file can change.
 #[derive(Clone, Debug)]
 pub struct Sparse {
-    height: usize,
-    /// Values that are not zero; a stack may hold zeros.
+    unit: Unit,
+    /// Values that are not zero; a unit may hold zeros.
     nnz: usize,
     block: usize,
     counts: Vec<u8>,
@@ -41,9 +40,9 @@ pub struct Sparse {
 }
 
 impl Sparse {
-    /// Rows of a stack, one of [`HEIGHTS`]; 1 where each row has indices of its own.
-    pub fn height(&self) -> usize {
-        self.height
+    /// What an index names, one of [`Unit::ALL`].
+    pub fn unit(&self) -> Unit {
+        self.unit
     }
 
     /// Columns of a block.
@@ -51,17 +50,17 @@ impl Sparse {
         self.block
     }
 
-    /// Non-zeros of each stack of each block.
+    /// Units of each row, or stack, of each block.
     pub fn counts(&self) -> &[u8] {
         &self.counts
     }
 
-    /// Columns of the non-zeros.
+    /// Columns of the units, in widths of one.
     pub fn indices(&self) -> &[u8] {
         &self.indices
     }
 
-    /// Values of the non-zeros, those of a stack side by side: `[indices][height]`.
+    /// Values of the units, `[indices][height][width]`.
     pub fn values(&self) -> &Values {
         &self.values
     }
@@ -147,32 +146,39 @@ impl Matrix {
     /// [`Error::Format`](crate::error::Error::Format) where index arrays are not those of such a matrix.
     pub fn sparse(
         (m, k, groups): (usize, usize, usize),
-        (height, block): (usize, usize),
+        (unit, block): (Unit, usize),
         counts: Vec<u8>,
         indices: Vec<u8>,
         values: Values,
         scales: Option<Vec<f32>>,
     ) -> Result<Matrix> {
         ensure!(
-            HEIGHTS.contains(&height),
+            Unit::ALL.contains(&unit),
             Format,
-            "sparse weight of {m} x {k}: stacks of {height} rows, expected one of {HEIGHTS:?}"
+            "sparse weight of {m} x {k}: units of {unit}, expected one of 1x1, 2x1, 4x1, 16x1, 1x4"
         );
-        let starts = sparse_starts(m.div_ceil(height), k, block, &counts, &indices)?;
+        let Unit { height, width } = unit;
         ensure!(
-            indices.len().checked_mul(height) == Some(values.len()),
+            k.is_multiple_of(width) && block.is_multiple_of(width) && block <= BLOCK,
             Format,
-            "sparse weight of {m} x {k}: {} values for {} indices of {height} rows",
+            "sparse weight of {m} x {k}: {k} columns in blocks of {block} are not whole units of {unit}"
+        );
+        let starts = sparse_starts(m.div_ceil(height), k / width, block / width, &counts, &indices)?;
+        ensure!(
+            indices.len().checked_mul(unit.size()) == Some(values.len()),
+            Format,
+            "sparse weight of {m} x {k}: {} values for {} indices of {unit}",
             values.len(),
             indices.len()
         );
-        let nnz = if height == 1 { indices.len() } else { values.non_zeros() };
-        let parts = Sparse { height, nnz, block, counts, indices, starts, values };
+        let nnz = if unit == Unit::ONE { indices.len() } else { values.non_zeros() };
+        let parts = Sparse { unit, nnz, block, counts, indices, starts, values };
         Matrix::new(m, k, groups, Structure::Sparse(parts), scales)
     }
 
     /// The best form of a row-major matrix: sparse where that is smaller, dense otherwise; in stacks where those are nearly
-    /// full. Integers without scales, which integer kernels multiply, are never stacked.
+    /// full, in fours of columns where that is smaller yet. Integers without scales, which integer kernels multiply, are
+    /// never stacked.
     ///
     /// # Errors
     /// [`Error::Format`](crate::error::Error::Format) where rows are not whole groups.
@@ -181,24 +187,18 @@ impl Matrix {
         rows: &[T],
         scales: Option<Vec<f32>>,
     ) -> Result<Matrix> {
-        let non_zeros = rows.iter().filter(|&&value| value != T::default()).count();
-        let counts = k.div_ceil(BLOCK) * m;
-        let smaller = non_zeros * (size_of::<T>() + 1) + counts < size_of_val(rows);
         let fits = groups == 1 || (m / groups).is_multiple_of(TILE);
-        if smaller && fits && m.min(k) > 1 {
-            let single = T::DTYPE == DType::Int8 && scales.is_none();
-            // Of what stacks store nine tenths have to be there, as in XNNPACK's choice of its blocks.
-            let full = |&height: &usize| {
-                height == 1 || !single && m >= height && non_zeros * 10 >= stacked(m, k, height, rows) * 9
-            };
-            let height = HEIGHTS.into_iter().find(full).unwrap_or(1);
+        if fits
+            && m.min(k) > 1
+            && let Some(unit) = best_unit(m, k, rows, scales.is_some())
+        {
             // A row of 256 non-zeros does not fit a count: then blocks of half the width always do.
             let parts = [BLOCK, BLOCK / 2]
                 .into_iter()
-                .find_map(|block| Some((block, stacks(m, k, (height, block), rows)?)));
+                .find_map(|block| Some((block, units(m, k, (unit, block), rows)?)));
             if let Some((block, (counts, indices, values))) = parts {
                 let values = Values::copy(&values);
-                return Matrix::sparse((m, k, groups), (height, block), counts, indices, values, scales);
+                return Matrix::sparse((m, k, groups), (unit, block), counts, indices, values, scales);
             }
         }
         Matrix::dense((m, k, groups), rows, scales)
@@ -289,26 +289,34 @@ impl Matrix {
     /// The sparse rows of all groups.
     ///
     /// # Panics
-    /// Where the matrix is not sparse, its rows are stacked, or `T` is not its values' type.
+    /// Where the matrix is not sparse, its units are not single values, or `T` is not its values' type.
     pub fn rows<T: Number>(&self) -> SparseRows<'_, T> {
-        self.over(1, |values| values.of())
+        self.over(Unit::ONE, |values| values.of())
     }
 
     /// The sparse stacks of `H` rows of all groups.
     ///
     /// # Panics
-    /// Where the matrix is not sparse, its stacks have another height, or `T` is not its values' type.
+    /// Where the matrix is not sparse, its units are others, or `T` is not its values' type.
     pub fn stacks<T: Number, const H: usize>(&self) -> SparseRows<'_, [T; H]> {
-        self.over(H, |values| values.of::<T>().as_chunks::<H>().0)
+        self.over(Unit::stack(H), |values| values.of::<T>().as_chunks::<H>().0)
     }
 
-    fn over<'a, V>(&'a self, height: usize, values: impl Fn(&'a Values) -> &'a [V]) -> SparseRows<'a, V> {
+    /// The sparse rows of all groups, in fours of columns.
+    ///
+    /// # Panics
+    /// Where the matrix is not sparse, its units are others, or `T` is not its values' type.
+    pub fn fours<T: Number>(&self) -> SparseRows<'_, [T; QUAD]> {
+        self.over(Unit::FOUR, |values| values.of::<T>().as_chunks::<QUAD>().0)
+    }
+
+    fn over<'a, V>(&'a self, unit: Unit, values: impl Fn(&'a Values) -> &'a [V]) -> SparseRows<'a, V> {
         let Structure::Sparse(sparse) = &self.structure else { panic!("a sparse matrix is read as rows") };
-        assert_eq!(sparse.height, height, "stacks are read as what they are");
+        assert_eq!(sparse.unit, unit, "units are read as what they are");
         SparseRows {
-            m: self.m.div_ceil(height),
-            k: self.k,
-            block: sparse.block,
+            m: self.m.div_ceil(unit.height),
+            k: self.k / unit.width,
+            block: sparse.block / unit.width,
             counts: &sparse.counts,
             indices: &sparse.indices,
             values: values(&sparse.values),
@@ -316,19 +324,20 @@ impl Matrix {
         }
     }
 
-    /// Rows of a stack; 1 where the matrix is not sparse.
-    pub fn height(&self) -> usize {
-        if let Structure::Sparse(sparse) = &self.structure { sparse.height } else { 1 }
+    /// What an index names; a single value where the matrix is not sparse.
+    pub fn unit(&self) -> Unit {
+        if let Structure::Sparse(sparse) = &self.structure { sparse.unit } else { Unit::ONE }
     }
 
     /// A stacked matrix with indices for each row, without the zeros that stacks hold; a copy of any other sparse one.
     ///
     /// # Panics
-    /// Where the matrix is not sparse, or `T` is not its values' type.
+    /// Where the matrix is not sparse or its units are wider than a column, or `T` is not its values' type.
     #[must_use]
     pub fn unstacked<T: Number>(&self) -> Matrix {
         let Structure::Sparse(sparse) = &self.structure else { panic!("a sparse matrix has stacks") };
-        let (height, stored) = (sparse.height, sparse.values.of::<T>());
+        assert_eq!(sparse.unit.width, 1, "fours of columns are no stacks");
+        let (height, stored) = (sparse.unit.height, sparse.values.of::<T>());
         let (mut counts, mut indices, mut values) = (vec![], vec![], vec![]);
         let stacks = self.m.div_ceil(height);
         let mut start = 0;
@@ -348,7 +357,7 @@ impl Matrix {
             start = places.end;
         }
         let (shape, scales) = ((self.m, self.k, self.groups), self.scales.clone());
-        Matrix::sparse(shape, (1, sparse.block), counts, indices, Values::copy(&values), scales)
+        Matrix::sparse(shape, (Unit::ONE, sparse.block), counts, indices, Values::copy(&values), scales)
             .expect("rows of a checked matrix")
     }
 
@@ -380,14 +389,15 @@ impl Matrix {
                 }
             }
             Structure::Sparse(sparse) => {
-                let (height, values) = (sparse.height, sparse.values.of::<T>());
+                let (Unit { height, width }, values) = (sparse.unit, sparse.values.of::<T>());
                 let stacks = self.m.div_ceil(height);
-                let mut places = sparse.indices.iter().zip(values.chunks_exact(height));
+                let mut places = sparse.indices.iter().zip(values.chunks_exact(sparse.unit.size()));
                 for (i, &count) in sparse.counts.iter().enumerate() {
                     let (k0, first) = (i / stacks * sparse.block, i % stacks * height);
-                    for (&index, column) in places.by_ref().take(usize::from(count)) {
-                        for (r, &value) in (first..self.m).zip(column) {
-                            rows[r * self.k + k0 + usize::from(index)] = value;
+                    for (&index, unit) in places.by_ref().take(usize::from(count)) {
+                        for (r, row) in (first..self.m).zip(unit.chunks_exact(width)) {
+                            let at = r * self.k + k0 + usize::from(index) * width;
+                            rows[at..at + width].copy_from_slice(row);
                         }
                     }
                 }
@@ -546,10 +556,37 @@ impl Matrix {
     pub fn format(&self) -> String {
         let structure = match &self.structure {
             Structure::Dense(_) => "dense".to_owned(),
-            Structure::Sparse(Sparse { height: 1, .. }) => "sparse".to_owned(),
-            Structure::Sparse(sparse) => format!("sparse {}x1", sparse.height),
+            Structure::Sparse(Sparse { unit: Unit::ONE, .. }) => "sparse".to_owned(),
+            Structure::Sparse(sparse) => format!("sparse {}", sparse.unit),
             Structure::LowRank { .. } => "low-rank".to_owned(),
         };
         format!("{structure} {}", self.dtype())
     }
+}
+
+/// What the indices of a row-major matrix had best name; none where it is smaller dense. `scaled` integers stand for reals.
+fn best_unit<T: Number>(m: usize, k: usize, rows: &[T], scaled: bool) -> Option<Unit> {
+    let non_zeros = rows.iter().filter(|&&value| value != T::default()).count();
+    let counts = k.div_ceil(BLOCK) * m;
+    // Of the values, the indices and the counts.
+    let bytes =
+        |unit: Unit, stored: usize| stored * size_of::<T>() + stored / unit.size() + counts / unit.height;
+    let mut best = (size_of_val(rows), None);
+    if bytes(Unit::ONE, non_zeros) < best.0 {
+        let single = T::DTYPE == DType::Int8 && !scaled;
+        // Of what stacks store nine tenths have to be there, as in XNNPACK's choice of its blocks.
+        let full = |unit: Unit| {
+            let stored = (!single && m >= unit.height).then(|| stacked(m, k, unit.height, rows))?;
+            (non_zeros * 10 >= stored * 9).then(|| (bytes(unit, stored), Some(unit)))
+        };
+        let stacks = Unit::ALL.into_iter().filter(|unit| unit.height > 1);
+        best = stacks.into_iter().find_map(full).unwrap_or((bytes(Unit::ONE, non_zeros), Some(Unit::ONE)));
+    }
+    if k.is_multiple_of(QUAD) {
+        let fours = bytes(Unit::FOUR, fours(rows) * QUAD);
+        if fours < best.0 {
+            best = (fours, Some(Unit::FOUR));
+        }
+    }
+    best.1
 }

@@ -12,7 +12,7 @@ mod tiles;
 mod values;
 
 pub use matrix::{Matrix, Sparse, Structure};
-pub use sparse::{BLOCK, HEIGHTS, SparseBlock, SparseRows, sparse, sparse_starts, stacks};
+pub use sparse::{BLOCK, SparseBlock, SparseRows, Unit, sparse, sparse_starts, units};
 pub use tiles::{QUAD, TILE, Tiles, TilesI8, tile, tile_i8};
 pub use values::{Bytes, Number, Owner, Plain, Values};
 

@@ -1,17 +1,49 @@
 //! Sparse weights as kernels read them: rows, or units of them, in blocks of columns.
 
-use super::TILE;
+use super::{QUAD, TILE};
 use crate::error::{Result, ensure};
 
 /// The most columns a sparse block can have: an index is one byte.
 pub const BLOCK: usize = 256;
 
-/// Rows of a stack, tallest first: rows that have their non-zeros in the same columns share an index.
-pub const HEIGHTS: [usize; 4] = [16, 4, 2, 1];
+/// What an index of a sparse matrix names: so many rows by so many columns, whose values lie side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Rows, counted from the first: a *stack*.
+    pub height: usize,
+    /// Columns, counted from the first.
+    pub width: usize,
+}
+
+impl Unit {
+    /// A value.
+    pub const ONE: Unit = Unit::stack(1);
+    /// Four columns of a row, as a four-way dot product takes them.
+    pub const FOUR: Unit = Unit { height: 1, width: QUAD };
+    /// Those there are; stacks tallest first.
+    pub const ALL: [Unit; 5] = [Unit::stack(16), Unit::stack(4), Unit::stack(2), Unit::FOUR, Unit::ONE];
+
+    /// Rows of a column.
+    pub const fn stack(height: usize) -> Unit {
+        Unit { height, width: 1 }
+    }
+
+    /// Values.
+    pub const fn size(self) -> usize {
+        self.height * self.width
+    }
+}
+
+impl std::fmt::Display for Unit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}", self.height, self.width)
+    }
+}
 
 /// A sparse matrix `(m, k)`, its columns cut into blocks of at most 256 so that an index is one byte.
 ///
-/// Where `T` is an array, a row is a *stack* of as many rows of the weight, and `m` counts stacks. Blocks follow each other; within a block, rows do; within a row, non-zeros in ascending column order. `counts` is
+/// Where `T` is an array, it is a [`Unit`] of the weight: either a row is a stack of rows, and `m` counts stacks, or a column
+/// is four columns, and `k` and `block` count fours. Blocks follow each other; within a block, rows do; within a row, non-zeros in ascending column order. `counts` is
 /// `[blocks][m]`, `indices` (relative to the block's first column) and `values` have one entry a non-zero. A row of a
 /// block holds at most 255 non-zeros.
 #[derive(Clone, Debug)]
@@ -173,30 +205,35 @@ pub fn sparse<T: Copy + Default + PartialEq>(
     block: usize,
     rows: &[T],
 ) -> Option<(Vec<u8>, Vec<u8>, Vec<T>)> {
-    stacks(m, k, (1, block), rows)
+    units(m, k, (Unit::ONE, block), rows)
 }
 
-/// The same of stacks of `height` rows, the last filled up with zeros: values are `[indices][height]`.
+/// The same of units, those at the lower edge filled up with zeros: values are `[indices][height][width]`.
 ///
 /// # Panics
-/// Where `rows` is not of that size.
-pub fn stacks<T: Copy + Default + PartialEq>(
+/// Where `rows` is not of that size, or `k` or `block` is no multiple of a unit's width.
+pub fn units<T: Copy + Default + PartialEq>(
     m: usize,
     k: usize,
-    (height, block): (usize, usize),
+    (unit, block): (Unit, usize),
     rows: &[T],
 ) -> Option<(Vec<u8>, Vec<u8>, Vec<T>)> {
+    let Unit { height, width } = unit;
     assert_eq!(rows.len(), m * k, "a row-major matrix of {m} x {k}");
+    assert!(k.is_multiple_of(width) && block.is_multiple_of(width), "columns are whole units of {unit}");
     let (mut counts, mut indices, mut values) = (vec![], vec![], vec![]);
     for k0 in (0..k).step_by(block) {
-        let width = block.min(k - k0);
+        let columns = block.min(k - k0);
         for r in (0..m).step_by(height) {
             let before = indices.len();
-            for c in 0..width {
-                let column = (r..r + height).map(|r| if r < m { rows[r * k + k0 + c] } else { T::default() });
-                if column.clone().any(|value| value != T::default()) {
-                    indices.push(c as u8);
-                    values.extend(column);
+            for c in (0..columns).step_by(width) {
+                let row = |r: usize| {
+                    (c..c + width).map(move |c| if r < m { rows[r * k + k0 + c] } else { T::default() })
+                };
+                let there = (r..r + height).flat_map(row);
+                if there.clone().any(|value| value != T::default()) {
+                    indices.push((c / width) as u8);
+                    values.extend(there);
                 }
             }
             counts.push(u8::try_from(indices.len() - before).ok()?);
@@ -212,4 +249,9 @@ pub(super) fn stacked<T: Default + PartialEq>(m: usize, k: usize, height: usize,
         columns += (0..k).filter(|&c| stack[c..].iter().step_by(k).any(|v| *v != T::default())).count();
     }
     columns * height
+}
+
+/// Fours of columns of a row-major matrix in which there is a value; its rows are whole fours.
+pub(super) fn fours<T: Default + PartialEq>(rows: &[T]) -> usize {
+    rows.as_chunks::<QUAD>().0.iter().filter(|four| four.iter().any(|value| *value != T::default())).count()
 }

@@ -88,14 +88,18 @@ fn nearly_full_stacks_share_their_indices() {
             (0..m * k).map(|i| if there(i / k, i % k) { i as f32 + 1.0 } else { 0.0 }).collect();
         let non_zeros = rows.iter().filter(|&&v| v != 0.0).count();
         let packed = Matrix::pack((m, k, 1), &rows, None).unwrap();
-        assert_eq!(packed.height(), height, "{m} rows");
+        assert_eq!(packed.unit(), Unit::stack(height), "{m} rows");
         assert_eq!(packed.format(), format!("sparse {height}x1 float32"));
         assert_eq!((packed.to_rows::<f32>(), packed.nnz()), (rows.clone(), non_zeros));
         let single = packed.unstacked::<f32>();
-        assert_eq!((single.height(), single.to_rows::<f32>(), single.nnz()), (1, rows.clone(), non_zeros));
+        assert_eq!(
+            (single.unit(), single.to_rows::<f32>(), single.nnz()),
+            (Unit::ONE, rows.clone(), non_zeros)
+        );
         let (counts, indices, values) = sparse(m, k, BLOCK, &rows).unwrap();
         let rows_alone =
-            Matrix::sparse((m, k, 1), (1, BLOCK), counts, indices, Values::copy(&values), None).unwrap();
+            Matrix::sparse((m, k, 1), (Unit::ONE, BLOCK), counts, indices, Values::copy(&values), None)
+                .unwrap();
         let bytes = |m: &Matrix| {
             let Structure::Sparse(s) = m.structure() else { panic!() };
             (s.counts().to_vec(), s.indices().to_vec(), s.values().bytes().to_vec())
@@ -104,18 +108,25 @@ fn nearly_full_stacks_share_their_indices() {
         assert!(packed.bytes() < rows_alone.bytes());
         // What integer kernels multiply is never stacked.
         let q: Vec<i8> = rows.iter().map(|&v| i8::from(v != 0.0)).collect();
-        assert_eq!(Matrix::pack((m, k, 1), &q, None).unwrap().height(), 1);
-        assert_eq!(Matrix::pack((m, k, 1), &q, Some(vec![1.0; m])).unwrap().height(), height);
+        assert_eq!(Matrix::pack((m, k, 1), &q, None).unwrap().unit(), Unit::ONE);
+        assert_eq!(Matrix::pack((m, k, 1), &q, Some(vec![1.0; m])).unwrap().unit(), Unit::stack(height));
     }
     let scattered: Vec<f32> = (0..64 * 300).map(|i| if i % 11 == 0 { 1.0 } else { 0.0 }).collect();
-    assert_eq!(Matrix::pack((64, 300, 1), &scattered, None).unwrap().height(), 1);
+    assert_eq!(Matrix::pack((64, 300, 1), &scattered, None).unwrap().unit(), Unit::ONE);
 }
 
 #[test]
 fn stacks_that_are_none_are_refused() {
     let make = |height, counts: &[u8], indices: &[u8], values: &[f32]| {
         let values = Values::copy(values);
-        Matrix::sparse((6, 10, 1), (height, 256), counts.to_vec(), indices.to_vec(), values, None)
+        Matrix::sparse(
+            (6, 10, 1),
+            (Unit::stack(height), 256),
+            counts.to_vec(),
+            indices.to_vec(),
+            values,
+            None,
+        )
     };
     assert!(make(4, &[1, 1], &[0, 3], &[1.0; 8]).is_ok());
     assert!(make(4, &[1, 1], &[0, 3], &[1.0; 6]).is_err(), "the last stack is whole too");
@@ -151,4 +162,63 @@ fn a_packed_matrix_gives_its_rows_back() {
             assert_eq!(packed.to_rows::<i8>(), bytes);
         }
     }
+}
+
+#[test]
+fn fours_of_columns_share_an_index_where_that_is_smaller() {
+    let m = 33;
+    for k in [64, 300, 1024] {
+        // A fifth of the fours, whole but for one value in `missing`.
+        for (missing, zero) in [(100, 0), (4, 1)] {
+            let there =
+                |r: usize, c: usize| (r * 7 + c / 4 * 3).is_multiple_of(5) && (r * 13 + c) % missing >= zero;
+            let rows: Vec<f32> =
+                (0..m * k).map(|i| if there(i / k, i % k) { i as f32 + 1.0 } else { 0.0 }).collect();
+            let halves: Vec<half::f16> = rows.iter().map(|&v| half::f16::from_f32(v.min(60_000.0))).collect();
+            let bytes: Vec<i8> = rows.iter().map(|&v| i8::from(v != 0.0)).collect();
+            // Of three quarters of its values a four takes 17 bytes where rows take 15, but 5 where they take 6.
+            let floats = Matrix::pack((m, k, 1), &rows, None).unwrap();
+            assert_eq!(floats.unit(), if zero == 0 { Unit::FOUR } else { Unit::ONE }, "{k}");
+            for scales in [None, Some(vec![1.0; m])] {
+                let packed = Matrix::pack((m, k, 1), &bytes, scales).unwrap();
+                assert_eq!((packed.unit(), packed.to_rows::<i8>()), (Unit::FOUR, bytes.clone()));
+                assert_eq!(packed.format(), "sparse 1x4 int8");
+            }
+            let packed = Matrix::pack((m, k, 1), &halves, None).unwrap();
+            assert_eq!(packed.to_rows::<half::f16>(), halves);
+            let non_zeros = rows.iter().filter(|&&v| v != 0.0).count();
+            assert_eq!((floats.to_rows::<f32>(), floats.nnz()), (rows.clone(), non_zeros));
+            assert_eq!(floats.expand().unwrap().unwrap().to_rows::<f32>(), rows);
+            let (counts, indices, values) = sparse(m, k, BLOCK, &rows).unwrap();
+            let unit = (Unit::ONE, BLOCK);
+            let alone =
+                Matrix::sparse((m, k, 1), unit, counts, indices, Values::copy(&values), None).unwrap();
+            assert!(floats.bytes() <= alone.bytes());
+        }
+    }
+    // Columns that are no whole fours are none.
+    let rows: Vec<i8> = (0..16 * 302).map(|i| i8::from(i / 4 % 5 == 0)).collect();
+    assert_eq!(Matrix::pack((16, 302, 1), &rows, None).unwrap().unit(), Unit::ONE);
+    // A full row of a block is 64 fours, which a count can say.
+    let mut rows = vec![0i8; 16 * 512];
+    rows[512..1024].fill(3);
+    let packed = Matrix::pack((16, 512, 1), &rows, None).unwrap();
+    let Structure::Sparse(parts) = packed.structure() else { panic!() };
+    assert_eq!((parts.unit(), parts.block(), parts.counts()[1]), (Unit::FOUR, BLOCK, 64));
+    assert_eq!(packed.to_rows::<i8>(), rows);
+}
+
+#[test]
+fn fours_that_are_none_are_refused() {
+    let make = |unit, block, k, counts: &[u8], indices: &[u8], values: &[f32]| {
+        let values = Values::copy(values);
+        Matrix::sparse((2, k, 1), (unit, block), counts.to_vec(), indices.to_vec(), values, None)
+    };
+    assert!(make(Unit::FOUR, 256, 12, &[1, 1], &[0, 2], &[1.0; 8]).is_ok());
+    assert!(make(Unit::FOUR, 256, 12, &[1, 1], &[0, 3], &[1.0; 8]).is_err(), "beyond the last four");
+    assert!(make(Unit::FOUR, 256, 12, &[1, 1], &[0, 2], &[1.0; 6]).is_err(), "fours are whole");
+    assert!(make(Unit::FOUR, 256, 10, &[1, 1], &[0, 1], &[1.0; 8]).is_err(), "columns are whole fours");
+    assert!(make(Unit::FOUR, 1024, 2048, &[1; 4], &[0; 4], &[1.0; 16]).is_err(), "a block is 256 columns");
+    let unit = Unit { height: 4, width: 4 };
+    assert!(make(unit, 256, 12, &[1], &[0], &[1.0; 16]).is_err(), "no such unit");
 }

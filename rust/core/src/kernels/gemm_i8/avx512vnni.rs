@@ -131,10 +131,10 @@ unsafe fn by_columns(s: &StripI8<'_, TilesI8<'_>>) {
     // SAFETY: the caller's.
     unsafe {
         match s.n.div_ceil(s.n.div_ceil(MOST)) {
-            ..=4 => by_columns_of::<4>(s),
-            ..=6 => by_columns_of::<6>(s),
-            ..=8 => by_columns_of::<8>(s),
-            ..=10 => by_columns_of::<10>(s),
+            0..=4 => by_columns_of::<4>(s),
+            5..=6 => by_columns_of::<6>(s),
+            7..=8 => by_columns_of::<8>(s),
+            9..=10 => by_columns_of::<10>(s),
             _ => by_columns_of::<MOST>(s),
         }
     }

@@ -11,7 +11,7 @@ use super::stacked::stacked_kernels;
 use super::{Run, Scratch, strip_kernels};
 use crate::isa::Avx2;
 use crate::kernels::strip::{Strip, StripKernel, TILE};
-use crate::weight::SparseRows;
+use crate::weight::{BLOCK, SparseRows};
 
 type Vector = __m256;
 const LANES: usize = 8;

@@ -1,14 +1,14 @@
 //! What a product costs, to decide whether a matrix with zeros is faster sparse or dense, and to say how long it takes.
 //!
 //! ```text
-//! sparse = stored · (non_zero + widen + column · v) · stacked + m · blocks · (row + row_column · v)
+//! sparse = stored · (non_zero + widen + column · v) · shared + m · blocks · (row + row_column · v)
 //! dense  = m · k · 16 · v / rate
 //! around = gathered · gather + bytes · byte
 //! ```
 //!
 //! where `v` is the number of vectors of sixteen columns. The first two are of one strip, the third of a layer. A non-zero
 //! costs its index and its broadcast once and a multiplication for each vector of columns; narrow values are widened; the
-//! rows of a stack share a load; a row of a block has its sums loaded, stored and finished. The dense twin multiplies
+//! rows of a stack share a load, and a four of columns an index; a row of a block has its sums loaded, stored and finished. The dense twin multiplies
 //! everything at the rate of `gemm_f32`. Around either, sixteen columns of a row of the panel are gathered where the input
 //! is not read in place, and operands, output and weight come through the caches; but for the weight's bytes, that cancels
 //! in the choice.
@@ -23,6 +23,7 @@
 
 use crate::isa::Tier;
 use crate::tensor::DType;
+use crate::weight::Unit;
 
 /// One tier's constants; the formula is the module's.
 struct Cost {
@@ -34,6 +35,8 @@ struct Cost {
     column: f64,
     /// What a number in a stack of two rows, and of more, costs of that: one vector of columns serves them all.
     stacked: [f64; 2],
+    /// What a number in a four of columns costs of it.
+    four: f64,
     /// A row of a block, whatever the width.
     row: f64,
     /// A row of a block and sixteen columns.
@@ -54,6 +57,7 @@ impl Cost {
                 widen: 0.23,
                 column: 0.98,
                 stacked: [1.1, 1.1],
+                four: 1.0,
                 row: 0.0,
                 row_column: 0.43,
                 gather: 3.6,
@@ -65,6 +69,7 @@ impl Cost {
                 widen: 0.09,
                 column: 0.41,
                 stacked: [0.86, 0.88],
+                four: 0.9,
                 row: 1.8,
                 row_column: 0.0,
                 gather: 5.0,
@@ -76,6 +81,7 @@ impl Cost {
                 widen: 0.05,
                 column: 0.31,
                 stacked: [0.8, 0.67],
+                four: 0.85,
                 row: 1.9,
                 row_column: 0.35,
                 gather: 1.9,
@@ -87,6 +93,7 @@ impl Cost {
                 widen: 0.5,
                 column: 3.2,
                 stacked: [1.0, 1.0],
+                four: 0.9,
                 row: 4.0,
                 row_column: 6.0,
                 gather: 5.0,
@@ -97,26 +104,27 @@ impl Cost {
     }
 }
 
-/// Nanoseconds of one strip of `n` columns by a matrix of `m` rows that stores `stored` numbers in `blocks` blocks, in
-/// stacks of `height` rows.
+/// Nanoseconds of one strip of `n` columns by a matrix of `m` rows that stores `stored` numbers in `blocks` blocks,
+/// `unit` by `unit`.
 pub fn sparse_ns(
     tier: Tier,
     values: DType,
     m: usize,
     stored: usize,
-    height: usize,
+    unit: Unit,
     blocks: usize,
     n: usize,
 ) -> f64 {
     let cost = Cost::of(tier);
     let v = n.div_ceil(16) as f64;
     let widen = if values == DType::Float32 { 0.0 } else { cost.widen };
-    let stacked = match height {
-        1 => 1.0,
-        2 => cost.stacked[0],
+    let shared = match unit {
+        Unit::ONE => 1.0,
+        Unit::FOUR => cost.four,
+        Unit { height: 2, .. } => cost.stacked[0],
         _ => cost.stacked[1],
     };
-    stored as f64 * (cost.non_zero + widen + cost.column * v) * stacked
+    stored as f64 * (cost.non_zero + widen + cost.column * v) * shared
         + (m * blocks) as f64 * (cost.row + cost.row_column * v)
 }
 
@@ -150,7 +158,7 @@ mod tests {
         let zeros = |share: &f64| ((1.0 - share) * (m * k) as f64) as usize;
         let shares = (0..=1000).map(|i| f64::from(i) / 1000.0);
         let faster = |share: &f64| {
-            let sparse = sparse_ns(tier, DType::Float32, m, zeros(share), 1, blocks, n);
+            let sparse = sparse_ns(tier, DType::Float32, m, zeros(share), Unit::ONE, blocks, n);
             !prefers_dense(sparse, dense_ns(tier, m, k, n))
         };
         shares.into_iter().find(faster).unwrap()
@@ -175,7 +183,7 @@ mod tests {
         for tier in Tier::ALL {
             for (m, k, blocks) in [(256, 256, 1), (512, 4608, 18)] {
                 for n in [16, 32] {
-                    let sparse = sparse_ns(tier, DType::Int8, m, m * k / 10, 1, blocks, n);
+                    let sparse = sparse_ns(tier, DType::Int8, m, m * k / 10, Unit::ONE, blocks, n);
                     assert!(sparse * 2.0 < dense_ns(tier, m, k, n), "{tier} {m}x{k} n {n}");
                 }
             }

@@ -12,6 +12,7 @@
 //!   rows was cut, changes a bit of any element. Different tiers may round differently.
 //! - A weight that is not stored is not multiplied: a NaN or an infinity of `x` reaches only the rows that have a
 //!   non-zero in its column.
+//! - What is stored may be [`fours`] of columns, or [`stacked`] rows, which have tables of their own.
 
 use half::f16;
 
@@ -27,6 +28,7 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 pub mod cost;
+pub mod fours;
 mod scalar;
 pub mod stacked;
 
@@ -35,43 +37,35 @@ pub(super) use scalar::widen;
 /// The code of one tier, for values of one type.
 pub type Run<T> = for<'a> unsafe fn(&Strip<'a, SparseRows<'a, T>>);
 
+/// The table of what each tier's file gives by one name.
+macro_rules! table {
+    ($get:ident) => {
+        &[
+            #[cfg(target_arch = "x86_64")]
+            Impl { tier: Tier::Avx512, get: avx512::$get },
+            #[cfg(target_arch = "x86_64")]
+            Impl { tier: Tier::Avx2, get: avx2::$get },
+            #[cfg(target_arch = "aarch64")]
+            Impl { tier: Tier::Neon, get: neon::$get },
+            Impl { tier: Tier::Scalar, get: scalar::$get },
+        ]
+    };
+}
+use table;
+
 /// Kernels for float32 values.
-pub static TABLE_F32: &[Impl<StripKernel<Run<f32>>>] = &[
-    #[cfg(target_arch = "x86_64")]
-    Impl { tier: Tier::Avx512, get: avx512::get_f32 },
-    #[cfg(target_arch = "x86_64")]
-    Impl { tier: Tier::Avx2, get: avx2::get_f32 },
-    #[cfg(target_arch = "aarch64")]
-    Impl { tier: Tier::Neon, get: neon::get_f32 },
-    Impl { tier: Tier::Scalar, get: scalar::get_f32 },
-];
+pub static TABLE_F32: &[Impl<StripKernel<Run<f32>>>] = table!(get_f32);
 
 /// Kernels for float16 values.
-pub static TABLE_F16: &[Impl<StripKernel<Run<f16>>>] = &[
-    #[cfg(target_arch = "x86_64")]
-    Impl { tier: Tier::Avx512, get: avx512::get_f16 },
-    #[cfg(target_arch = "x86_64")]
-    Impl { tier: Tier::Avx2, get: avx2::get_f16 },
-    #[cfg(target_arch = "aarch64")]
-    Impl { tier: Tier::Neon, get: neon::get_f16 },
-    Impl { tier: Tier::Scalar, get: scalar::get_f16 },
-];
+pub static TABLE_F16: &[Impl<StripKernel<Run<f16>>>] = table!(get_f16);
 
 /// Kernels for int8 values; the factor of a row is the epilogue's `scale`.
-pub static TABLE_I8: &[Impl<StripKernel<Run<i8>>>] = &[
-    #[cfg(target_arch = "x86_64")]
-    Impl { tier: Tier::Avx512, get: avx512::get_i8 },
-    #[cfg(target_arch = "x86_64")]
-    Impl { tier: Tier::Avx2, get: avx2::get_i8 },
-    #[cfg(target_arch = "aarch64")]
-    Impl { tier: Tier::Neon, get: neon::get_i8 },
-    Impl { tier: Tier::Scalar, get: scalar::get_i8 },
-];
+pub static TABLE_I8: &[Impl<StripKernel<Run<i8>>>] = table!(get_i8);
 
 /// float32 elements of a cache line.
 const LINE: usize = 16;
 
-/// Room for the widened values of a group: sixteen rows of at most 255 non-zeros.
+/// Room for the widened values of a group: sixteen rows of at most 256 values of a block.
 type Scratch = [std::mem::MaybeUninit<f32>; 16 * 256];
 
 /// The strip loop of a tier, written over what its file defines: the type `Vector` of `LANES` floats with `zero`,
@@ -82,15 +76,15 @@ type Scratch = [std::mem::MaybeUninit<f32>; 16 * 256];
 /// sums (a divisor of four), as many as keep the multiply-add units busy across their latency even in a narrow strip.
 macro_rules! strip_kernels {
     (token: $token:expr, vectors: [$($v:literal)+], sums: $sums:literal, kb: $kb:literal, $(#[$feature:meta])?) => {
-        /// Rows `rows` of one group over `V` vectors of columns.
+        /// Rows `rows` of one group over `V` vectors of columns; an index names `W` rows of the panel, one or four.
         ///
         /// # Safety
-        /// The pointers of `s` are valid as [`StripKernel`] says; `index` and `value` have as many elements as `counts`,
-        /// one for each of `rows`, add up to, and every index is a row of the panel.
+        /// The pointers of `s` are valid as [`StripKernel`] says; `index` has as many elements, and `value` `W` times as
+        /// many, as `counts`, one for each of `rows`, adds up to, and every index names rows of the panel.
         $(#[$feature])?
         #[inline]
-        unsafe fn group<const V: usize, T>(
-            s: &Strip<'_, SparseRows<'_, T>>,
+        unsafe fn group<const V: usize, const W: usize, U>(
+            s: &Strip<'_, SparseRows<'_, U>>,
             rows: Range<usize>,
             counts: &[u8],
             mut index: *const u8,
@@ -117,15 +111,20 @@ macro_rules! strip_kernels {
                         *sum = unsafe { load(out.add(v * LANES)) };
                     }
                 }
-                let count = usize::from(count);
+                let count = usize::from(count) * W;
                 for _ in 0..count / 4 {
-                    // One load for four indices: this loop is bound by its loads.
-                    // SAFETY: the row has four more indices and values.
-                    let columns = unsafe { index.cast::<[u8; 4]>().read() };
+                    // One load for the indices of four values: this loop is bound by its loads.
+                    // SAFETY: the row has four more values, and their indices.
+                    let columns: [usize; 4] = unsafe {
+                        match W {
+                            1 => index.cast::<[u8; 4]>().read().map(usize::from),
+                            _ => std::array::from_fn(|i| usize::from(*index) * W + i),
+                        }
+                    };
                     for (i, column) in columns.into_iter().enumerate() {
                         // SAFETY: the caller vouches for the index, the value and the panel's row that the index names.
                         unsafe {
-                            let x = s.panel.add(usize::from(column) * s.panel_stride);
+                            let x = s.panel.add(column * s.panel_stride);
                             let w = splat(*value.add(i));
                             for (v, sum) in sums[i % sums_of].iter_mut().enumerate() {
                                 *sum = fma(w, load(x.add(v * LANES)), *sum);
@@ -133,7 +132,7 @@ macro_rules! strip_kernels {
                         }
                     }
                     // SAFETY: at most one past the end.
-                    unsafe { (index, value) = (index.add(4), value.add(4)) };
+                    unsafe { (index, value) = (index.add(4 / W), value.add(4)) };
                 }
                 let rest = count % 4;
                 for i in 0..3 {
@@ -196,21 +195,23 @@ macro_rules! strip_kernels {
         /// What [`StripKernel`] asks.
         $(#[$feature])?
         #[inline]
-        unsafe fn strip<const V: usize, T>(
-            s: &Strip<'_, SparseRows<'_, T>>,
-            widen: impl Fn(&[T], &mut Scratch) -> *const f32,
+        unsafe fn strip<const V: usize, const W: usize, U>(
+            s: &Strip<'_, SparseRows<'_, U>>,
+            widen: impl Fn(&[U], &mut Scratch) -> *const f32,
         ) {
             debug_assert!(s.rows.0.is_multiple_of(TILE) && s.n <= V * LANES);
             if s.weight.k() == 0 {
                 for r in s.rows().step_by(TILE) {
                     let rows = r..s.rows.1.min(r + TILE);
                     // SAFETY: the caller's promise; no non-zeros.
-                    unsafe { group::<V, T>(s, rows, &[0; TILE], std::ptr::null(), std::ptr::null()) };
+                    unsafe { group::<V, W, U>(s, rows, &[0; TILE], std::ptr::null(), std::ptr::null()) };
                 }
                 return;
             }
-            let block = s.weight.at(s.block.0 / s.weight.block());
-            debug_assert_eq!(s.block, (block.k0, s.weight.k().min(block.k0 + s.weight.block())));
+            let block = s.weight.at(s.block.0 / W / s.weight.block());
+            debug_assert_eq!(s.block.0, block.k0 * W);
+            debug_assert_eq!(s.block.1, s.weight.k().min(block.k0 + s.weight.block()) * W);
+            debug_assert!(s.weight.block() * W <= BLOCK);
             let mut scratch: Scratch = [const { MaybeUninit::uninit() }; 16 * 256];
             for r in s.rows().step_by(TILE) {
                 let (start, end) = (block.starts[r / TILE] as usize, block.starts[r / TILE + 1] as usize);
@@ -219,39 +220,49 @@ macro_rules! strip_kernels {
                 let rows = r..s.rows.1.min(r + TILE);
                 // SAFETY: the caller's promise; `sparse_starts` has checked that the counts of a group add up to its
                 // `end - start` and that indices are columns of the block.
-                unsafe { group::<V, T>(s, rows.clone(), &block.counts[rows], index, value) };
+                unsafe { group::<V, W, U>(s, rows.clone(), &block.counts[rows], index, value) };
             }
         }
 
-        strip_kernels!(@entry f32, run_f32, get_f32, |values, _| values.as_ptr(),
+        strip_kernels!(@entry f32, 1, run_f32, get_f32, |values, _| values.as_ptr(),
             $token, [$($v)+], $kb, $(#[$feature])?);
-        strip_kernels!(@entry f16, run_f16, get_f16, |values, scratch| {
+        strip_kernels!(@entry f16, 1, run_f16, get_f16, |values, scratch| {
             widen_f16(values, scratch);
             scratch.as_ptr().cast()
         }, $token, [$($v)+], $kb, $(#[$feature])?);
-        strip_kernels!(@entry i8, run_i8, get_i8, |values, scratch| {
+        strip_kernels!(@entry i8, 1, run_i8, get_i8, |values, scratch| {
             widen_i8(values, scratch);
             scratch.as_ptr().cast()
         }, $token, [$($v)+], $kb, $(#[$feature])?);
+        strip_kernels!(@entry [f32; 4], 4, run_fours_f32, get_fours_f32, |values, _| values.as_ptr().cast(),
+            $token, [$($v)+], $kb, $(#[$feature])?);
+        strip_kernels!(@entry [f16; 4], 4, run_fours_f16, get_fours_f16, |values, scratch| {
+            widen_f16(values.as_flattened(), scratch);
+            scratch.as_ptr().cast()
+        }, $token, [$($v)+], $kb, $(#[$feature])?);
+        strip_kernels!(@entry [i8; 4], 4, run_fours_i8, get_fours_i8, |values, scratch| {
+            widen_i8(values.as_flattened(), scratch);
+            scratch.as_ptr().cast()
+        }, $token, [$($v)+], $kb, $(#[$feature])?);
     };
-    (@entry $t:ty, $run:ident, $get:ident, $widen:expr, $token:expr, [$($v:literal)+], $kb:literal,
+    (@entry $u:ty, $w:literal, $run:ident, $get:ident, $widen:expr, $token:expr, [$($v:literal)+], $kb:literal,
      $(#[$feature:meta])?) => {
         /// # Safety
         /// What [`StripKernel`] asks.
         $(#[$feature])?
-        unsafe fn $run(s: &Strip<'_, SparseRows<'_, $t>>) {
+        unsafe fn $run(s: &Strip<'_, SparseRows<'_, $u>>) {
             // SAFETY: the caller's promise.
             unsafe {
                 match s.n.div_ceil(LANES) {
-                    $($v => strip::<$v, $t>(s, $widen),)+
+                    $($v => strip::<$v, $w, $u>(s, $widen),)+
                     _ => unreachable!("a strip is at most the kernel's nr wide"),
                 }
             }
         }
 
-        pub(super) fn $get() -> Option<StripKernel<Run<$t>>> {
+        pub(super) fn $get() -> Option<StripKernel<Run<$u>>> {
             let widest = [$($v),+].len();
-            $token.map(|_| StripKernel { run: $run as Run<$t>, nr: widest * LANES, kb: $kb })
+            $token.map(|_| StripKernel { run: $run as Run<$u>, nr: widest * LANES, kb: $kb })
         }
     };
 }

@@ -12,7 +12,7 @@ use super::stacked::stacked_kernels;
 use super::{Run, Scratch, strip_kernels};
 use crate::isa::Neon;
 use crate::kernels::strip::{Strip, StripKernel, TILE};
-use crate::weight::SparseRows;
+use crate::weight::{BLOCK, SparseRows};
 
 type Vector = float32x4_t;
 const LANES: usize = 4;

@@ -9,7 +9,7 @@ use half::f16;
 use super::stacked::stacked_kernels;
 use super::{Run, Scratch, strip_kernels};
 use crate::kernels::strip::{Strip, StripKernel, TILE};
-use crate::weight::SparseRows;
+use crate::weight::{BLOCK, SparseRows};
 
 type Vector = [f32; 16];
 const LANES: usize = 16;

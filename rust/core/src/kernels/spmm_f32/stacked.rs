@@ -19,38 +19,24 @@ use crate::isa::Tier;
 use crate::kernels::Impl;
 use crate::kernels::strip::StripKernel;
 
-macro_rules! table {
-    ($get:ident) => {
-        &[
-            #[cfg(target_arch = "x86_64")]
-            Impl { tier: Tier::Avx512, get: avx512::$get },
-            #[cfg(target_arch = "x86_64")]
-            Impl { tier: Tier::Avx2, get: avx2::$get },
-            #[cfg(target_arch = "aarch64")]
-            Impl { tier: Tier::Neon, get: neon::$get },
-            Impl { tier: Tier::Scalar, get: scalar::$get },
-        ]
-    };
-}
-
 /// Kernels for stacks of 2 rows of float32 values.
-pub static TABLE_2_F32: &[Impl<StripKernel<Run<[f32; 2]>>>] = table!(get_2_f32);
+pub static TABLE_2_F32: &[Impl<StripKernel<Run<[f32; 2]>>>] = super::table!(get_2_f32);
 /// Kernels for stacks of 2 rows of float16 values.
-pub static TABLE_2_F16: &[Impl<StripKernel<Run<[f16; 2]>>>] = table!(get_2_f16);
+pub static TABLE_2_F16: &[Impl<StripKernel<Run<[f16; 2]>>>] = super::table!(get_2_f16);
 /// Kernels for stacks of 2 rows of int8 values.
-pub static TABLE_2_I8: &[Impl<StripKernel<Run<[i8; 2]>>>] = table!(get_2_i8);
+pub static TABLE_2_I8: &[Impl<StripKernel<Run<[i8; 2]>>>] = super::table!(get_2_i8);
 /// Kernels for stacks of 4 rows of float32 values.
-pub static TABLE_4_F32: &[Impl<StripKernel<Run<[f32; 4]>>>] = table!(get_4_f32);
+pub static TABLE_4_F32: &[Impl<StripKernel<Run<[f32; 4]>>>] = super::table!(get_4_f32);
 /// Kernels for stacks of 4 rows of float16 values.
-pub static TABLE_4_F16: &[Impl<StripKernel<Run<[f16; 4]>>>] = table!(get_4_f16);
+pub static TABLE_4_F16: &[Impl<StripKernel<Run<[f16; 4]>>>] = super::table!(get_4_f16);
 /// Kernels for stacks of 4 rows of int8 values.
-pub static TABLE_4_I8: &[Impl<StripKernel<Run<[i8; 4]>>>] = table!(get_4_i8);
+pub static TABLE_4_I8: &[Impl<StripKernel<Run<[i8; 4]>>>] = super::table!(get_4_i8);
 /// Kernels for stacks of 16 rows of float32 values.
-pub static TABLE_16_F32: &[Impl<StripKernel<Run<[f32; 16]>>>] = table!(get_16_f32);
+pub static TABLE_16_F32: &[Impl<StripKernel<Run<[f32; 16]>>>] = super::table!(get_16_f32);
 /// Kernels for stacks of 16 rows of float16 values.
-pub static TABLE_16_F16: &[Impl<StripKernel<Run<[f16; 16]>>>] = table!(get_16_f16);
+pub static TABLE_16_F16: &[Impl<StripKernel<Run<[f16; 16]>>>] = super::table!(get_16_f16);
 /// Kernels for stacks of 16 rows of int8 values.
-pub static TABLE_16_I8: &[Impl<StripKernel<Run<[i8; 16]>>>] = table!(get_16_i8);
+pub static TABLE_16_I8: &[Impl<StripKernel<Run<[i8; 16]>>>] = super::table!(get_16_i8);
 
 /// The stacked loops of a tier, over what [`strip_kernels`](super::strip_kernels) asks of it and `finish`, which it makes.
 ///

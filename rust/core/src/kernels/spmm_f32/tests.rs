@@ -2,11 +2,12 @@
 
 #![allow(unsafe_code, reason = "kernels take pointers")]
 
+use super::fours;
 use super::stacked::*;
 use super::*;
 use crate::kernels::strip::Epilogue;
 use crate::testing::{Aligned, Rng, Value, for_each_impl, product_of};
-use crate::weight::sparse_starts;
+use crate::weight::{Unit, sparse_starts, units};
 
 /// A matrix, row-major and as sparse rows of `W`.
 struct Weight<W> {
@@ -14,6 +15,8 @@ struct Weight<W> {
     k: usize,
     dense: Vec<f32>,
     block: usize,
+    /// Columns that an index names.
+    width: usize,
     counts: Vec<u8>,
     indices: Vec<u8>,
     starts: Vec<u32>,
@@ -40,7 +43,7 @@ impl<T: Value, const H: usize> Weight<[T; H]> {
         }
         let starts = sparse_starts(m.div_ceil(H), k, block, &counts, &indices).unwrap();
         let dense = rows.iter().map(|value| value.float()).collect();
-        Weight { m, k, dense, block, counts, indices, starts, values }
+        Weight { m, k, dense, block, width: 1, counts, indices, starts, values }
     }
 
     /// A share of the stacks' columns is zero, and in the others a fifth of the values.
@@ -61,6 +64,25 @@ impl<T: Value, const H: usize> Weight<[T; H]> {
     }
 }
 
+/// Fours of columns, of which a share is zero, and in the others a fifth of the values; a depth is the next multiple of four.
+fn random_fours<T: Value>(rng: &mut Rng, m: usize, k: usize, block: usize, zeros: f64) -> Weight<[T; 4]> {
+    let k = k.next_multiple_of(4);
+    let mut rows = rng.floats(m * k);
+    for four in rows.chunks_exact_mut(4) {
+        let keep = rng.below(1 << 20) as f64 >= zeros * f64::from(1 << 20);
+        for value in four {
+            if !keep || rng.below(5) == 0 {
+                *value = 0.0;
+            }
+        }
+    }
+    let rows: Vec<T> = rows.into_iter().map(T::from_unit).collect();
+    let (counts, indices, values) = units(m, k, (Unit::FOUR, block), &rows).unwrap();
+    let starts = sparse_starts(m, k / 4, block / 4, &counts, &indices).unwrap();
+    let (dense, values) = (rows.iter().map(|value| value.float()).collect(), values.as_chunks().0.to_vec());
+    Weight { m, k, dense, block, width: 4, counts, indices, starts, values }
+}
+
 impl<T: Value> Weight<T> {
     fn new(m: usize, k: usize, block: usize, rows: &[T]) -> Self {
         Weight::<[T; 1]>::stacks(m, k, block, rows).single()
@@ -73,17 +95,17 @@ impl<T: Value> Weight<T> {
 
 impl<T> Weight<[T; 1]> {
     fn single(self) -> Weight<T> {
-        let Weight { m, k, dense, block, counts, indices, starts, values } = self;
+        let Weight { m, k, dense, block, width, counts, indices, starts, values } = self;
         let values = values.into_iter().flatten().collect();
-        Weight { m, k, dense, block, counts, indices, starts, values }
+        Weight { m, k, dense, block, width, counts, indices, starts, values }
     }
 }
 
 impl<W> Weight<W> {
     fn rows(&self) -> SparseRows<'_, W> {
         let m = self.counts.len().checked_div(self.k.div_ceil(self.block)).unwrap_or(self.m);
-        SparseRows::new(m, self.k, self.block, &self.counts, &self.indices, &self.starts, &self.values)
-            .unwrap()
+        let (k, block) = (self.k / self.width, self.block / self.width);
+        SparseRows::new(m, k, block, &self.counts, &self.indices, &self.starts, &self.values).unwrap()
     }
 }
 
@@ -105,12 +127,12 @@ struct Case<'a> {
 fn run<W: Clone>(kernel: &StripKernel<Run<W>>, w: &Weight<W>, case: &Case) -> Aligned<f32> {
     let rows = w.rows();
     let mut out = Aligned::from(&vec![7.0; w.m * case.out_stride + 16], 0);
-    let (blocks, block) = (rows.blocks(), rows.block());
+    let (blocks, block) = (rows.blocks(), rows.block() * w.width);
     for b in 0..blocks {
         let s = Strip {
             weight: rows.clone(),
             rows: case.rows,
-            block: (b * block, rows.k().min((b + 1) * block)),
+            block: (b * block, w.k.min((b + 1) * block)),
             panel: case.x[b * block * case.stride..].as_ptr(),
             panel_stride: case.stride,
             n: case.n,
@@ -169,6 +191,7 @@ fn oracle<W: Clone>(
                 for k in [1, 2, 63, 64, 65, 255, 256, 257, 600] {
                     let block = [256, 128, 256, 100][rng.below(4)];
                     let w = random(&mut rng, m, k, block, zeros);
+                    let k = w.k;
                     let n = 1 + rng.below(kernel.nr);
                     let stride = n.next_multiple_of(16) + [0, 16, 80, 3][rng.below(4)];
                     let out_stride = n.next_multiple_of(16) + 16 * rng.below(3);
@@ -225,6 +248,13 @@ fn stacks_match_the_formula() {
     oracle(TABLE_16_I8, Weight::random);
 }
 
+#[test]
+fn fours_match_the_formula() {
+    oracle(fours::TABLE_F32, random_fours);
+    oracle(fours::TABLE_F16, random_fours);
+    oracle(fours::TABLE_I8, random_fours);
+}
+
 fn same_bits<W: Clone>(
     table: &[Impl<StripKernel<Run<W>>>],
     random: fn(&mut Rng, usize, usize, usize, f64) -> Weight<W>,
@@ -272,6 +302,7 @@ fn every_width_and_cut_gives_the_same_bits() {
     same_bits(TABLE_2_F32, Weight::random);
     same_bits(TABLE_4_F16, Weight::random);
     same_bits(TABLE_16_I8, Weight::random);
+    same_bits(fours::TABLE_F32, random_fours);
 }
 
 #[test]
@@ -345,6 +376,25 @@ fn a_column_without_a_stack_does_not_count() {
             let as_wanted = |&y: &f32| y == want || (y.is_nan() && want.is_nan());
             assert!(out[r * 16..][..9].iter().all(as_wanted), "{tier} row {r}");
         }
+    });
+}
+
+#[test]
+fn columns_without_a_four_do_not_count() {
+    for_each_impl(fours::TABLE_F32, |tier, kernel| {
+        let mut rows = vec![0.0f32; 2 * 8];
+        (rows[1], rows[8 + 7]) = (2.0, 1.0);
+        let (counts, indices, values) = units(2, 8, (Unit::FOUR, 256), &rows).unwrap();
+        let starts = sparse_starts(2, 2, 64, &counts, &indices).unwrap();
+        let values: Vec<[f32; 4]> = values.as_chunks().0.to_vec();
+        let w = Weight { m: 2, k: 8, dense: rows, block: 256, width: 4, counts, indices, starts, values };
+        let mut x = Aligned::from(&[f32::NAN; 8 * 16], 0);
+        x[..4 * 16].fill(1.5);
+        let epilogue = Epilogue::NONE;
+        let case = Case { rows: (0, 2), n: 9, stride: 16, x: &x, out_stride: 16, residual: None, epilogue };
+        let out = run(&kernel, &w, &case);
+        assert_eq!(out[..9], [3.0; 9], "{tier}");
+        assert!(out[16..][..9].iter().all(|y| y.is_nan()), "{tier}");
     });
 }
 

@@ -19,7 +19,7 @@ pub(super) fn get() -> Option<Kernel> {
 unsafe fn run(s: &StripI8<'_, SparseRows<'_, i8>>) {
     // SAFETY: the caller's; sums are stored where they were, and once the tile's are complete, as the strip's rows.
     unsafe {
-        let store = |part: &Part<'_>, sums: &Sums| {
+        let store = |part: &Part<'_, i8>, sums: &Sums| {
             if part.last {
                 store_rows(s, part.r0, &sums.0[..part.counts.len()]);
             }

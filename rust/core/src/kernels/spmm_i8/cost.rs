@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! sparse = (nnz + m · blocks · (group - 1) / 2) · non_zero · share + m · blocks · row + k · pack / 2, or no packing
+//! fours  = fours · four · ⌈n/16⌉ / 4 + m · blocks · row + k · pack
 //! dense  = m · k · 16 · ⌈n/16⌉ / rate + m · dense_row + k · pack
 //! ```
 //!
 //! A tier takes `group` non-zeros of a row at a time, and some of the last of a block have nothing to do; it may be able to
-//! do a `share` of a strip in that share of the time. A dense kernel interleaves its panel, a sparse one copies what taps
+//! do a `share` of a strip in that share of the time. A dense kernel and one of fours interleave their panel, the other sparse one copies what taps
 //! see, or reads an activation in place. Both end in the same arithmetic, which cancels but for what a dense kernel's sums
 //! cost that pass through memory.
 //!
@@ -25,6 +26,8 @@ struct Cost {
     narrowest: usize,
     /// A non-zero over a whole strip.
     non_zero: f64,
+    /// A four of columns over a whole strip.
+    four: f64,
     /// A row of a block.
     row: f64,
     /// A row of the dense kernel, beyond its multiplications.
@@ -41,23 +44,32 @@ impl Cost {
             group: 4,
             narrowest: NR / 2,
             non_zero: 2.4,
+            four: 4.0,
             row: 5.0,
             dense_row: 0.0,
             pack: 4.0,
             rate: 60.0,
         };
-        let vnni = Cost { non_zero: 0.83, row: 4.0, pack: 1.5, rate: 330.0, ..avx2 };
-        let neon =
-            Cost { group: 1, narrowest: LANES, non_zero: 13.0, row: 15.0, pack: 20.0, rate: 5.5, ..avx2 };
+        let vnni = Cost { non_zero: 0.83, four: 0.8, row: 4.0, pack: 1.5, rate: 330.0, ..avx2 };
+        let neon = Cost {
+            group: 1,
+            narrowest: LANES,
+            non_zero: 13.0,
+            four: 50.0,
+            row: 15.0,
+            pack: 20.0,
+            rate: 5.5,
+            ..avx2
+        };
         match tier {
-            Tier::Scalar => Cost { non_zero: 16.0, row: 4.0, rate: 3.5, ..neon },
+            Tier::Scalar => Cost { non_zero: 16.0, four: 64.0, row: 4.0, rate: 3.5, ..neon },
             Tier::Avx2 => avx2,
-            Tier::AvxVnni => Cost { rate: 165.0, ..avx2 },
-            Tier::Avx512 => Cost { rate: 75.0, ..avx2 },
+            Tier::AvxVnni => Cost { four: 1.6, rate: 165.0, ..avx2 },
+            Tier::Avx512 => Cost { four: 3.6, rate: 75.0, ..avx2 },
             Tier::Avx512Vnni => vnni,
             Tier::Amx => Cost { dense_row: 4.0, rate: 850.0, ..vnni },
             Tier::Neon => neon,
-            Tier::DotProd | Tier::I8mm => Cost { non_zero: 10.7, rate: 42.0, ..neon },
+            Tier::DotProd | Tier::I8mm => Cost { non_zero: 10.7, four: 8.0, rate: 42.0, ..neon },
         }
     }
 }
@@ -76,6 +88,13 @@ pub fn sparse_ns(
     let slots = nnz as f64 + (m * blocks * (cost.group - 1)) as f64 / 2.0;
     let pack = if in_place { 0.0 } else { k as f64 * cost.pack / 2.0 };
     slots * cost.non_zero * share + (m * blocks) as f64 * cost.row + pack
+}
+
+/// Nanoseconds of the same strip by a matrix of `fours` fours of columns.
+pub fn fours_ns(tier: Tier, (m, k): (usize, usize), (fours, blocks): (usize, usize), n: usize) -> f64 {
+    let cost = Cost::of(tier);
+    let share = n.next_multiple_of(LANES) as f64 / NR as f64;
+    fours as f64 * cost.four * share + (m * blocks) as f64 * cost.row + k as f64 * cost.pack
 }
 
 /// Nanoseconds of the same strip by a dense `(m, k)` matrix.

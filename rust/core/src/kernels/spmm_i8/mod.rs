@@ -17,6 +17,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
 pub mod cost;
+pub mod fours;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "x86_64")]
@@ -40,20 +41,20 @@ pub static TABLE: &[Impl<Kernel>] = &[
     Impl { tier: Tier::Scalar, get: || Some(scalar::get()) },
 ];
 
-/// The non-zeros of one tile of rows in one block of columns, over that block's part of the panel.
-struct Part<'a> {
+/// The units (single values or [`fours`]) of one tile of rows in one block of columns, over that block's part of the panel.
+struct Part<'a, U> {
     /// First row of the tile.
     r0: usize,
     /// Row 0 of the block's panel.
     panel: *const u8,
-    /// Columns from one row of the panel to the next.
+    /// Bytes from what one index names of the panel to the next.
     stride: usize,
-    /// Non-zeros of each row.
+    /// Units of each row.
     counts: &'a [u8],
-    /// Rows of the panel, as many as `counts` add up to.
+    /// Rows of the panel, or fours of them, as many as `counts` add up to.
     indices: &'a [u8],
     /// Parallel to `indices`.
-    values: &'a [i8],
+    values: &'a [U],
     /// What the sums of each row start from, where this is the first block: they are then overwritten.
     start: Option<&'a [i32]>,
     /// Whether this is the last block: the finished sums are then to be stored.
@@ -64,7 +65,7 @@ struct Part<'a> {
 /// second-level cache seldom, few enough that their sums, 4 KiB a tile, stay in the first.
 const GROUP: usize = 4;
 
-/// The loop nest: hands `add` the non-zeros of one tile and block at a time, with the tile's sums so far, in whatever order
+/// The loop nest: hands `add` the units of one tile and block at a time, with the tile's sums so far, in whatever order
 /// of columns the tier left them. `add` stores what comes of the last block.
 ///
 /// To be inlined into a function compiled for the tier, of which `add` is a closure.
@@ -72,9 +73,9 @@ const GROUP: usize = 4;
 /// # Safety
 /// As [`Kernel`].
 #[inline(always)]
-unsafe fn parts(s: &StripI8<'_, SparseRows<'_, i8>>, add: impl Fn(&Part<'_>, &mut Sums)) {
+unsafe fn parts<U>(s: &StripI8<'_, SparseRows<'_, U>>, add: impl Fn(&Part<'_, U>, &mut Sums)) {
     let mut sums = [const { Sums([[0; NR]; TILE]) }; GROUP];
-    let (stride, blocks) = (s.panel_stride, s.weight.blocks());
+    let (stride, blocks) = (s.panel_stride * size_of::<U>(), s.weight.blocks());
     for group in s.rows().step_by(GROUP * TILE) {
         let tiles = (group..s.rows.1.min(group + GROUP * TILE)).step_by(TILE);
         for b in 0..blocks {

@@ -37,7 +37,7 @@ unsafe fn run(s: &StripI8<'_, SparseRows<'_, i8>>) {
 /// The panel has the part's indices, and the columns.
 #[target_feature(enable = "neon")]
 #[inline(never)]
-unsafe fn add<const V: usize>(part: &Part<'_>, sums: &mut Sums) {
+unsafe fn add<const V: usize>(part: &Part<'_, i8>, sums: &mut Sums) {
     let mut at = 0;
     for (r, (&count, sums)) in part.counts.iter().zip(&mut sums.0).enumerate() {
         let (sums, _) = sums.as_chunks_mut::<4>();

@@ -40,7 +40,7 @@ macro_rules! quad_part {
         #[target_feature(enable = $features)]
         #[inline(never)]
         unsafe fn $name(
-            part: &Part<'_>,
+            part: &Part<'_, i8>,
             column: usize,
             sums: &mut Sums,
             finish: impl Fn(usize, [$vector; 4], *mut i32),

@@ -15,7 +15,7 @@ unsafe fn run(s: &StripI8<'_, SparseRows<'_, i8>>) {
     unsafe { parts(s, |part, sums| add(s, part, sums)) };
 }
 
-fn add(s: &StripI8<'_, SparseRows<'_, i8>>, part: &Part<'_>, sums: &mut Sums) {
+fn add(s: &StripI8<'_, SparseRows<'_, i8>>, part: &Part<'_, i8>, sums: &mut Sums) {
     let columns = s.vectors() * LANES;
     let mut at = 0;
     for (r, &count) in part.counts.iter().enumerate() {

@@ -24,10 +24,10 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
-mod packed;
+pub mod fours;
 mod scalar;
 
-pub use packed::Packed;
+pub use super::packed::Packed;
 
 /// The most vectors of a call.
 pub const BATCH: usize = 8;
@@ -180,11 +180,11 @@ mod tests {
 
     use super::*;
     use crate::testing::{Rng, Value, for_each_impl, product_of};
-    use crate::weight::{Matrix, Values, sparse};
+    use crate::weight::{Matrix, Unit, Values, sparse};
 
     fn sparse_matrix<T: Value>(m: usize, k: usize, block: usize, rows: &[T]) -> Matrix {
         let (counts, indices, values) = sparse(m, k, block, rows).unwrap();
-        Matrix::sparse((m, k, 1), (1, block), counts, indices, Values::copy(&values), None).unwrap()
+        Matrix::sparse((m, k, 1), (Unit::ONE, block), counts, indices, Values::copy(&values), None).unwrap()
     }
 
     fn random_matrix<T: Value>(rng: &mut Rng, m: usize, k: usize, block: usize, zeros: f64) -> Matrix {

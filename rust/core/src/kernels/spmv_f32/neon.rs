@@ -49,7 +49,9 @@ unsafe fn dot<T: Number + Into<f32>>(
 #[target_feature(enable = "neon")]
 unsafe fn run_f32(call: &Call<'_, SparseRows<'_, f32>>) {
     // SAFETY: the caller's promise; `sparse_starts` has checked the columns; four values.
-    unsafe { walk(call, |x, columns, values| dot(x, columns, values, |values| vld1q_f32(values.as_ptr()))) }
+    unsafe {
+        walk::<1, _>(call, |x, columns, values| dot(x, columns, values, |values| vld1q_f32(values.as_ptr())))
+    }
 }
 
 /// # Safety
@@ -57,7 +59,7 @@ unsafe fn run_f32(call: &Call<'_, SparseRows<'_, f32>>) {
 #[target_feature(enable = "neon")]
 unsafe fn run_f16(call: &Call<'_, SparseRows<'_, f16>>) {
     // SAFETY: the caller's promise; `sparse_starts` has checked the columns; four values.
-    unsafe { walk(call, |x, columns, values| dot(x, columns, values, |values| widen_f16(values))) }
+    unsafe { walk::<1, _>(call, |x, columns, values| dot(x, columns, values, |values| widen_f16(values))) }
 }
 
 /// # Safety
@@ -65,13 +67,13 @@ unsafe fn run_f16(call: &Call<'_, SparseRows<'_, f16>>) {
 #[target_feature(enable = "neon")]
 unsafe fn run_i8(call: &Call<'_, SparseRows<'_, i8>>) {
     // SAFETY: the caller's promise; `sparse_starts` has checked the columns.
-    unsafe { walk(call, |x, columns, values| dot(x, columns, values, |values| widen_i8(values))) }
+    unsafe { walk::<1, _>(call, |x, columns, values| dot(x, columns, values, |values| widen_i8(values))) }
 }
 
 /// `fcvtl`, which every NEON has; its intrinsic is younger than this crate's oldest compiler.
 #[inline]
 #[target_feature(enable = "neon")]
-fn widen_f16(values: &[f16; 4]) -> float32x4_t {
+pub(super) fn widen_f16(values: &[f16; 4]) -> float32x4_t {
     let single: float32x4_t;
     // SAFETY: four values; one instruction of the tier, from register to register.
     unsafe {
@@ -84,7 +86,7 @@ fn widen_f16(values: &[f16; 4]) -> float32x4_t {
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn widen_i8(values: &[i8; 4]) -> float32x4_t {
+pub(super) fn widen_i8(values: &[i8; 4]) -> float32x4_t {
     let bytes = vcreate_s8(u64::from(u32::from_le_bytes(values.map(i8::cast_unsigned))));
     vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))))
 }

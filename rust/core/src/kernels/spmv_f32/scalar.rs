@@ -7,14 +7,15 @@ use super::{BATCH, Call, Kernel, Sums};
 use crate::kernels::spmm_f32::widen;
 use crate::weight::{Number, SparseRows, TILE};
 
-/// Calls `dot` for each row and vector of a tile, a block of columns after the other, and finishes the sums.
+/// Calls `dot` for each row and vector of a tile, a block of columns after the other, and finishes the sums. What an index
+/// names is `W` columns, one or four.
 ///
 /// # Safety
 /// What [`Kernel`] asks; `dot(x, columns, values)` reads `x` at the columns only.
 #[inline]
-pub(super) unsafe fn walk<T: Number>(
-    call: &Call<'_, SparseRows<'_, T>>,
-    dot: impl Fn(*const f32, &[u8], &[T]) -> f32,
+pub(super) unsafe fn walk<const W: usize, U>(
+    call: &Call<'_, SparseRows<'_, U>>,
+    dot: impl Fn(*const f32, &[u8], &[U]) -> f32,
 ) {
     let m = call.weight.m();
     debug_assert!((1..=BATCH).contains(&call.n));
@@ -25,7 +26,7 @@ pub(super) unsafe fn walk<T: Number>(
             let block = call.weight.at(b);
             for (s, sums) in sums[..call.n].iter_mut().enumerate() {
                 // SAFETY: a vector of the call, and a block within its `k` columns.
-                let x = unsafe { call.vector(s).add(block.k0) };
+                let x = unsafe { call.vector(s).add(block.k0 * W) };
                 let mut start = block.starts[t] as usize;
                 for (&count, sum) in block.counts[rows.clone()].iter().zip(sums) {
                     let row = start..start + usize::from(count);
@@ -64,7 +65,7 @@ unsafe fn run<T: Number>(call: &Call<'_, SparseRows<'_, T>>, widen: impl Fn(T) -
         (sums[0] + sums[1]) + (sums[2] + sums[3])
     };
     // SAFETY: the caller's promise.
-    unsafe { walk(call, dot) }
+    unsafe { walk::<1, T>(call, dot) }
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "the type of a table's entry")]

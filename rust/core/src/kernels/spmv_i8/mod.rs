@@ -11,6 +11,7 @@ use crate::weight::SparseRows;
 
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
+pub mod fours;
 mod packed;
 mod scalar;
 

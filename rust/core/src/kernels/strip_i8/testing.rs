@@ -81,6 +81,19 @@ impl Case {
         Case { m, k, n, w, x, x_zero_point, offset, scale, bias, residual, output }
     }
 
+    /// Makes a share `zeros` of the fours of columns zero.
+    pub(in crate::kernels) fn empty_fours(&mut self, zeros: f64) {
+        let mut rng = Rng::new((self.m + self.k + self.n) as u64);
+        for four in self.w.chunks_mut(4) {
+            if (rng.below(1 << 20) as f64) < zeros * f64::from(1 << 20) {
+                four.fill(0);
+            }
+        }
+        for (offset, row) in self.offset.iter_mut().zip(self.w.chunks(self.k.max(1))) {
+            *offset = -i32::from(self.x_zero_point) * row.iter().map(|&w| i32::from(w)).sum::<i32>();
+        }
+    }
+
     /// A case whose every row has an output that one rounding too few would show: a product cancels against an addend to
     /// 100.5 exactly, which rounds down; unrounded, half of the products would leave more.
     ///

@@ -1,12 +1,14 @@
-//! The packed form: rows in lanes, a window of `x` a step.
+//! The packed form of a sparse weight for a few vectors: rows in lanes, a window of `x` a step. Made once, at load.
 
 use crate::kernels::lanes::{deal, groups};
-use crate::weight::{Bytes, Number, SparseRows, TILE, Values};
+use crate::weight::{Bytes, SparseRows, TILE};
 
 /// A sparse matrix as a stream of *steps*, for kernels that put sixteen rows in the lanes.
 ///
 /// A step names a *window* of consecutive columns; each lane either takes its row's next non-zero, if that lies in the
 /// window, or rests ([`deal`]).
+///
+/// Of a weight of fours of columns, a non-zero is a four, and a column four of them.
 #[derive(Debug)]
 pub struct Packed<T> {
     m: usize,
@@ -22,17 +24,17 @@ pub struct Packed<T> {
     /// `[steps][16]`: column within the window, or [`REST`].
     columns: Bytes,
     /// `[steps][16]`: values, zero where a lane rests.
-    values: Values,
+    values: Bytes,
     of: std::marker::PhantomData<T>,
 }
 
 /// What `columns` says of a lane that rests; no column is as high.
-pub(super) const REST: u8 = 0x80;
+pub(in crate::kernels) const REST: u8 = 0x80;
 
 /// Columns to which the start of a window is rounded down.
 const ROUND: usize = 16;
 
-impl<T: Number> Packed<T> {
+impl<T: bytemuck::Pod + Default> Packed<T> {
     /// Packs `weight` for windows of `window` columns, at most 128.
     ///
     /// # Panics
@@ -67,7 +69,7 @@ impl<T: Number> Packed<T> {
             starts,
             firsts,
             columns: Bytes::copy(columns.as_flattened().as_flattened()),
-            values: Values::copy(values.as_flattened().as_flattened()),
+            values: Bytes::copy(bytemuck::cast_slice(values.as_flattened().as_flattened())),
             of: std::marker::PhantomData,
         }
     }
@@ -94,25 +96,23 @@ impl<T: Number> Packed<T> {
 
     /// Bytes it takes.
     pub fn bytes(&self) -> usize {
-        4 * (self.rows.len() + self.starts.len() + self.firsts.len())
-            + self.columns.len()
-            + self.values.bytes().len()
+        4 * (self.rows.len() + self.starts.len() + self.firsts.len()) + self.columns.len() + self.values.len()
     }
 
     /// The rows of a tile, lane by lane; the last tile may have fewer than sixteen.
     #[cfg(any(target_arch = "x86_64", test))]
-    pub(super) fn rows(&self, tile: usize) -> &[u32] {
+    pub(in crate::kernels) fn rows(&self, tile: usize) -> &[u32] {
         &self.rows[tile * TILE..self.m.min((tile + 1) * TILE)]
     }
 
     /// The steps of a tile: for each its window's start, sixteen columns and sixteen values.
     #[cfg(any(target_arch = "x86_64", test))]
-    pub(super) fn steps(&self, tile: usize) -> (&[u32], &[[u8; TILE]], &[[T; TILE]]) {
+    pub(in crate::kernels) fn steps(&self, tile: usize) -> (&[u32], &[[u8; TILE]], &[[T; TILE]]) {
         let steps = self.starts[tile] as usize..self.starts[tile + 1] as usize;
         (
             &self.firsts[steps.clone()],
             &self.columns.as_chunks().0[steps.clone()],
-            &self.values.of::<T>().as_chunks().0[steps],
+            &bytemuck::cast_slice::<_, T>(&self.values).as_chunks().0[steps],
         )
     }
 }
@@ -120,8 +120,9 @@ impl<T: Number> Packed<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::lanes::GROUP;
     use crate::testing::Rng;
-    use crate::weight::Matrix;
+    use crate::weight::{Matrix, Unit, Values};
 
     #[test]
     fn every_non_zero_is_in_one_step_of_its_row_in_order() {
@@ -130,7 +131,8 @@ mod tests {
             let dense = rng.sparse_floats(m * k, zeros);
             let (counts, indices, values) = crate::weight::sparse(m, k, 255, &dense).unwrap();
             let matrix =
-                Matrix::sparse((m, k, 1), (1, 255), counts, indices, Values::copy(&values), None).unwrap();
+                Matrix::sparse((m, k, 1), (Unit::ONE, 255), counts, indices, Values::copy(&values), None)
+                    .unwrap();
             for window in [16, 64, 128] {
                 let packed = Packed::new(&matrix.rows::<f32>(), window);
                 let mut back = vec![0.0; m * k];
@@ -138,6 +140,8 @@ mod tests {
                 for tile in 0..m.div_ceil(TILE) {
                     let (firsts, columns, values) = packed.steps(tile);
                     seen.extend_from_slice(packed.rows(tile));
+                    let groups = |r: &u32| *r as usize / TILE / GROUP == tile / GROUP;
+                    assert!(packed.rows(tile).iter().all(groups), "rows stay in their group");
                     for (lane, &r) in packed.rows(tile).iter().enumerate() {
                         let mut last = None;
                         for (i, &first) in firsts.iter().enumerate() {
