@@ -1,8 +1,8 @@
 """The integer operators, as torch custom ops: the one arithmetic that every kernel of gossamer reproduces to the bit.
 
 Activations are uint8 with a scale and a zero point, `real = (q - zero_point) · scale`; weights are int8, one scale an
-output channel, no zero point. Sums of products are exact: here in float64, where integers below 2^53 and products of them
-are exact, in the kernels in int32, where a depth of at most 65 793 (`fits_int32`) makes them so. What follows a sum is
+output channel, no zero point. Sums of products are exact: here in float64, where integers below 2^53 and their products
+are, in the kernels in int32, where a depth of at most 65 793 (`fits_int32`) makes them so. What follows a sum is
 float32, one rounding an operation, a multiplication and an addition never fused, `rint` to the nearest, halves to even:
 
     y = f32(acc) · scale[r] + bias[r]                       scale already holds s_x · s_w[r] / s_y, bias b[r] / s_y
