@@ -717,8 +717,8 @@ def test_weights_are_symmetric_and_zeros_stay_zero():
     assert len(set(quantize_weight(weight, per_channel=False)[1].tolist())) == 1
     with pytest.raises(ValueError, match="not finite"):
         quantize_weight(torch.tensor([[torch.nan]]))
-    assert ops_i8.fits_int32(torch.full((1, 66311), 127, dtype=torch.int8))
-    assert not ops_i8.fits_int32(torch.full((1, 66312), 127, dtype=torch.int8))
+    assert ops_i8.fits_int32(torch.full((1, 65793), -128, dtype=torch.int8))
+    assert not ops_i8.fits_int32(torch.full((1, 65794), -128, dtype=torch.int8))
 
 
 # -- quantized networks -----------------------------------------------------------------------------------------------

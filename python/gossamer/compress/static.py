@@ -123,8 +123,7 @@ def _has_integer_form(program: Program, node: fx.Node) -> bool:
         bias = None if node.args[2] is None else program.constant(node.args[2])
         if weight is None or weight.dtype != torch.float32 or (node.args[2] is not None and bias is None):
             return False
-        # So that no sum leaves int32: at most 127 a weight and 255 an activation.
-        return weight.numel() > 0 and weight[0].numel() * 127 * 255 < 2**31
+        return weight.numel() > 0 and ops_i8.fits_int32(weight)
     if target is aten.add.Tensor:
         a, b, alpha = arguments(node)
         return alpha == 1 and _is_float(a) and _is_float(b) and _shape(a) == _shape(b) == _shape(node)
