@@ -32,6 +32,7 @@ use half::f16;
 use memmap2::{Advice, MmapMut};
 use roof::Work;
 use std::cell::Cell;
+use std::hint::black_box;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::null;
@@ -591,6 +592,7 @@ fn rows_i8(
             residual: null(),
             residual_stride: 0,
             requant: finish.requant(),
+            each: None,
         });
     };
     Case { layer: name.to_owned(), work: work_i8(macs * n, bytes + k * n, m * n), call: Box::new(call) }
@@ -598,12 +600,24 @@ fn rows_i8(
 
 /// The rows with their weight.
 fn with_i8<W>(rows: RowsI8<'_, ()>, weight: W) -> RowsI8<'_, W> {
-    let RowsI8 { weight: (), rows, x, x_stride, n, out, out_stride, residual, residual_stride, requant } =
-        rows;
-    RowsI8 { weight, rows, x, x_stride, n, out, out_stride, residual, residual_stride, requant }
+    let RowsI8 {
+        weight: (),
+        rows,
+        x,
+        x_stride,
+        n,
+        out,
+        out_stride,
+        residual,
+        residual_stride,
+        requant,
+        each,
+    } = rows;
+    RowsI8 { weight, rows, x, x_stride, n, out, out_stride, residual, residual_stride, requant, each }
 }
 
 fn gemv_i8(kernel: gemv_i8::Kernel) -> Vec<Case> {
+    let tokens = ("384x1536, 128 tokens", 384, 1536, 128);
     let case = |linear: (&str, usize, usize, usize)| {
         let weight = dense_i8(linear.1, linear.2);
         rows_i8(linear, (linear.1 * linear.2, weight.bytes()), move |rows| {
@@ -611,7 +625,7 @@ fn gemv_i8(kernel: gemv_i8::Kernel) -> Vec<Case> {
             unsafe { kernel(&with_i8(rows, weight.tiles_i8(0))) }
         })
     };
-    LINEARS.map(case).into()
+    LINEARS.into_iter().chain([tokens]).map(case).collect()
 }
 
 fn spmv_i8(kernel: spmv_i8::Kernel) -> Vec<Case> {
@@ -833,6 +847,13 @@ fn quantize(kernel: quantize::QuantizeFn) -> Vec<Case> {
     vec![moves("quantize", (4 * ACTIVATION, ACTIVATION), move || kernel(100.0, BYTES, &x, &mut y))]
 }
 
+fn range(kernel: quantize::RangeFn) -> Vec<Case> {
+    let x = Buffer::filled(ACTIVATION, float);
+    vec![moves("range", (4 * ACTIVATION, 0), move || {
+        black_box(kernel(&x));
+    })]
+}
+
 fn dequantize(kernel: quantize::DequantizeFn) -> Vec<Case> {
     let (x, mut y) = (Buffer::filled(ACTIVATION, byte), Buffer::<f32>::new(ACTIVATION));
     vec![moves("dequantize", (ACTIVATION, 4 * ACTIVATION), move || kernel(OPERAND, &x, &mut y))]
@@ -968,6 +989,7 @@ fn main() {
             "reduce softmax" => bench.table(name, reduce::softmax::TABLE, softmaxes),
             "reduce layer_norm" => bench.table(name, reduce::norm::LAYER, layer_norms),
             "reduce group_norm" => bench.table(name, reduce::norm::GROUP, group_norms),
+            "quantize range" => bench.table(name, quantize::RANGE, range),
             "quantize" => bench.table(name, quantize::QUANTIZE, quantize),
             "quantize back" => bench.table(name, quantize::DEQUANTIZE, dequantize),
             "quantize add" => bench.table(name, quantize::ADD, add),

@@ -14,7 +14,19 @@ PYTHON = ROOT / "python" / "gossamer"
 
 # Lowest first. A board needs no more than RUNNING; what makes models is above it and may use all of it.
 RUNNING = ["_core", "machine", "text", "runtime", "factory", "bench"]
-MAKING = ["report", "ops", "ops_i8", "program", "capture", "passes", "compress", "lower", "converter"]
+MAKING = [
+    "report",
+    "ops",
+    "ops_i8",
+    "program",
+    "steps",
+    "quantized",
+    "capture",
+    "passes",
+    "compress",
+    "lower",
+    "converter",
+]
 LAYERS = [*RUNNING, *MAKING, "__init__", "cli", "__main__"]
 
 

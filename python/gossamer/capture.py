@@ -26,6 +26,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils import _pytree as pytree
 
+from . import quantized
 from ._core import Error, UnsupportedOpError
 from .program import Program, module_path, shape_of, size_of, source_line, submodule
 
@@ -88,15 +89,31 @@ def capture(model: nn.Module | ExportedProgram, example_inputs: Sequence[Any], d
         if isinstance(model, ExportedProgram):
             return _flatten(model, example)
         module, notes = _prepared(model)
-        if dynamic_shapes is not None:
-            exported = _export(module, example, dynamic_shapes)
-            return _flatten(exported, example, _dim_names(exported, example, dynamic_shapes), notes)
-        try:
-            return _capture_any_batch(module, example, notes)
-        except _Fixed as reason:
-            exported = _export(module, example, None)
-            notes = [*notes, f"every dimension is fixed to the example's, batch included: {_first_line(reason)}"]
-            return _flatten(exported, example, notes=notes)
+        if not quantized.is_packed(module):
+            return _capture(module, example, dynamic_shapes, notes)
+        program = _capture(quantized.unpacked(module), example, dynamic_shapes, notes)
+        program.expected = _answers(module, example, program)
+        return program
+
+
+def _capture(module: nn.Module, example: tuple, dynamic_shapes: Any, notes: list[str]) -> Program:
+    """Captures a module that is prepared."""
+    if dynamic_shapes is not None:
+        exported = _export(module, example, dynamic_shapes)
+        return _flatten(exported, example, _dim_names(exported, example, dynamic_shapes), notes)
+    try:
+        return _capture_any_batch(module, example, notes)
+    except _Fixed as reason:
+        exported = _export(module, example, None)
+        notes = [*notes, f"every dimension is fixed to the example's, batch included: {_first_line(reason)}"]
+        return _flatten(exported, example, notes=notes)
+
+
+def _answers(module: nn.Module, example: tuple, program: Program) -> tuple[Tensor, ...]:
+    """What torch's own integer kernels answer on a program's example."""
+    tensors = iter(program.example)
+    made = module(*pytree.tree_map_only(Tensor, lambda t: next(tensors), example))
+    return tuple(t.dequantize() if t.is_quantized else t for t in pytree.tree_leaves(made) if isinstance(t, Tensor))
 
 
 @contextmanager
@@ -180,6 +197,8 @@ class _Fixed(Exception):
 def _export(module: nn.Module, example: tuple, dynamic_shapes: Any) -> ExportedProgram:
     try:
         return torch.export.export(module, example, dynamic_shapes=dynamic_shapes, strict=False)
+    except UnsupportedOpError:
+        raise
     except Exception as error:
         raise Error(f"torch.export could not capture the model: {error}") from error
 
@@ -206,6 +225,8 @@ def _capture_any_batch(module: nn.Module, example: tuple, notes: list[str]) -> P
         try:
             shapes = axes.dynamic_shapes(module, wide)
             exported = torch.export.export(module, wide, dynamic_shapes=shapes, strict=False)
+        except UnsupportedOpError:
+            raise
         except Exception as error:
             raise _Fixed(_first_line(error)) from error
         inputs = _user_inputs(exported)

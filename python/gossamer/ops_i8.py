@@ -1,7 +1,7 @@
 """The integer operators, as torch custom ops: the one arithmetic that every kernel of gossamer reproduces to the bit.
 
-Activations are uint8 with a scale and a zero point, `real = (q - zero_point) · scale`; weights are int8 in
-`[-127, 127]`, one scale an output channel, no zero point. Sums of products are exact: here in float64, where integers
+Activations are uint8 with a scale and a zero point, `real = (q - zero_point) · scale`; weights are int8, one
+scale an output channel, no zero point. Sums of products are exact: here in float64, where integers
 below 2^53 and products of them are exact, in the kernels in int32, where `Σ|w| · 255 < 2^31` (`fits_int32`) makes them
 so. What follows a sum is float32, one rounding an operation, a multiplication and an addition never fused, `rint` to
 the nearest, halves to even:
@@ -51,8 +51,9 @@ def fits_int32(weight: Tensor) -> bool:
 
     An activation less its zero point is at most 255 from zero.
     """
-    rows = weight.reshape(weight.shape[0], -1).abs().sum(1, dtype=torch.int64) if weight.numel() else torch.zeros(1)
-    return int(rows.max()) * 255 < 2**31
+    # In 16 bits, where 128 is a number.
+    rows = weight.reshape(weight.shape[0], -1).to(torch.int16).abs().sum(1, dtype=torch.int64)
+    return int(rows.max()) * 255 < 2**31 if rows.numel() else True
 
 
 def _store(y: Tensor, output: Sequence[int] | None) -> Tensor:

@@ -28,6 +28,8 @@ class Program:
         symbols: Name of each dynamic dimension, by the symbol that `val` has for it.
         notes: What the caller should know of how the model was captured.
         integers: int8 weights found behind a floating-point constant, by that constant's attribute name.
+        quantized: Whether it is quantized by a tool of torch, which writes float operators between steps.
+        rounded: Whether a pass changed how what is rounded to integers is computed: it can be a step off then.
     """
 
     module: fx.GraphModule
@@ -37,6 +39,8 @@ class Program:
     symbols: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     integers: dict[str, Tensor] = field(default_factory=dict)
+    quantized: bool = False
+    rounded: bool = False
 
     @property
     def graph(self) -> fx.Graph:
@@ -45,7 +49,8 @@ class Program:
 
     def calls(self, *targets: object) -> Iterator[fx.Node]:
         """The nodes that call one of those overloads, in order; safe to rewrite while walking."""
-        return (n for n in list(self.graph.nodes) if n.op == "call_function" and n.target in targets)
+        calls = (n for n in list(self.graph.nodes) if n.op == "call_function" and n.target in targets)
+        return (n for n in calls if not n._erased)
 
     def constant(self, node: object) -> Tensor | None:
         """The tensor that a node reads from the module, or None where it is computed."""
@@ -60,6 +65,14 @@ class Program:
         value = self.constant(layer.args[1])
         assert value is not None, f"{layer.name} has a weight that is computed"
         return value
+
+    def int8(self, weight: fx.Node) -> tuple[Tensor, Tensor] | None:
+        """A weight (m, ...) as int8 and a scale for each row, where it is known to be exactly their product."""
+        q, value = self.integers.get(weight.target), self.constant(weight)
+        if q is None or value is None:
+            return None
+        scales = _scales(value.flatten(1), q.reshape(value.shape).flatten(1))
+        return None if scales is None else (q.reshape(value.shape), scales)
 
     def add_constant(self, name: str, value: Tensor, before: fx.Node) -> fx.Node:
         """Keeps a tensor in the module under that name (or one like it) and returns the node that reads it."""
@@ -86,6 +99,28 @@ class Program:
         """Puts `new` wherever `old` was used, and drops `old`."""
         old.replace_all_uses_with(new)
         self.graph.erase_node(old)
+
+
+def _scales(rows: Tensor, integers: Tensor) -> Tensor | None:
+    """The scale of each row, where `rows` is exactly the integers times it."""
+    # In 16 bits, where 128 is a number.
+    largest, at = integers.to(torch.int16).abs().max(1, keepdim=True)
+    picked = rows.gather(1, at) / integers.gather(1, at)
+    scales = torch.where(largest > 0, picked, 1.0).float()
+    for candidate in (scales, _nudged(rows, integers, scales)):
+        if torch.equal(integers.float() * candidate, rows):
+            return candidate.reshape(-1).contiguous()
+    return None
+
+
+def _nudged(rows: Tensor, integers: Tensor, scales: Tensor) -> Tensor:
+    """Scales one step up or down where only that gives the rows back: the quotient of a rounded product may be off."""
+    best = scales.clone()
+    for direction in (float("inf"), float("-inf")):
+        other = torch.nextafter(scales, torch.tensor(direction))
+        better = (integers.float() * other == rows).all(1, keepdim=True)
+        best = torch.where(better, other, best)
+    return best
 
 
 def submodule(module: nn.Module, path: str) -> nn.Module:

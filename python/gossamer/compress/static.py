@@ -11,7 +11,6 @@ import copyreg
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -20,84 +19,15 @@ from torch import Tensor, fx, nn
 from torch.fx.graph_module import reduce_graph_module
 from torch.utils import _pytree as pytree
 
-from .. import capture, ops, ops_i8, passes
+from .. import capture, ops, ops_i8, passes, steps
 from ..passes.fuse import activation_of
 from ..program import Program, arguments, module_path, submodule
+from ..steps import CLAMPS, LAYERS, MAX_POOLS, MEANS, MOVES, PADS, RESIZES, Grid
 from .layers import quantize_weight
 from .modules import Chosen
 
 aten = torch.ops.aten
 gossamer = torch.ops.gossamer
-
-# Activations that are a clamp of the output, by name; with their own parameters where None.
-CLAMPS: dict[str, tuple[float, float] | None] = {
-    "": (-math.inf, math.inf),
-    "relu": (0.0, math.inf),
-    "relu6": (0.0, 6.0),
-    "hardtanh": None,
-}
-
-# torch's own op for each activation of `ops.ACTIVATIONS`, its parameters in the same order.
-ATEN: dict[str, Callable[..., Any]] = {
-    "relu": aten.relu.default,
-    "relu6": aten.relu6.default,
-    "silu": aten.silu.default,
-    "sigmoid": aten.sigmoid.default,
-    "tanh": aten.tanh.default,
-    "hardswish": aten.hardswish.default,
-    "hardsigmoid": aten.hardsigmoid.default,
-    "gelu": aten.gelu.default,
-    "gelu_tanh": aten.gelu.default,
-    "elu": aten.elu.default,
-    "selu": aten.selu.default,
-    "celu": aten.celu.default,
-    "leaky_relu": aten.leaky_relu.default,
-    "mish": aten.mish.default,
-    "softplus": aten.softplus.default,
-    "log_sigmoid": aten.log_sigmoid.default,
-    "hardtanh": aten.hardtanh.default,
-}
-
-# Each element of the output is one of the first argument, whatever its type.
-MOVES = {
-    aten.view.default,
-    aten.reshape.default,
-    aten._unsafe_view.default,
-    aten.permute.default,
-    aten.transpose.int,
-    aten.squeeze.dim,
-    aten.squeeze.dims,
-    aten.unsqueeze.default,
-    aten.expand.default,
-    aten.slice.Tensor,
-    aten.select.int,
-    aten.clone.default,
-}
-MAX_POOLS = {aten.max_pool1d.default, aten.max_pool2d.default}
-AVG_POOLS = {aten.avg_pool1d.default, aten.avg_pool2d.default}
-ADAPTIVE = {aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default}
-# Padding: its mode, where the op does not take one.
-PADS = {
-    aten.constant_pad_nd.default: "constant",
-    aten.pad.default: "",
-    aten.reflection_pad1d.default: "reflect",
-    aten.reflection_pad2d.default: "reflect",
-    aten.replication_pad1d.default: "replicate",
-    aten.replication_pad2d.default: "replicate",
-}
-# Resizing: its kind in the file.
-RESIZES = {
-    getattr(getattr(aten, f"{name}{n}d"), overload): kind
-    for name, kind, ranks in (
-        ("upsample_nearest", "nearest", (1, 2)),
-        ("_upsample_nearest_exact", "nearest_exact", (1, 2)),
-        ("upsample_linear", "linear", (1,)),
-        ("upsample_bilinear", "linear", (2,)),
-    )
-    for n in ranks
-    for overload in ("vec", "default")
-}
-LAYERS = {gossamer.conv.default, gossamer.linear.default}
 
 
 class Int8Module(fx.GraphModule):
@@ -124,29 +54,6 @@ def _restore(*state: Any) -> Int8Module:
 
 
 copyreg.constructor(_restore)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The reals that a uint8 value stands for: `(q - zero_point) · scale`."""
-
-    scale: float
-    zero_point: int
-
-    @classmethod
-    def of(cls, lo: float, hi: float) -> Grid:
-        """256 steps from `min(lo, 0)` to `max(hi, 0)`, zero among them."""
-        lo, hi = min(lo, 0.0), max(hi, 0.0)
-        scale = torch.tensor((hi - lo) / 255, dtype=torch.float64).to(torch.float32).item()
-        if scale < ops_i8.SMALLEST_SCALE:
-            return cls(1.0, 0)
-        return cls(scale, min(max(round(-lo / scale), 0), 255))
-
-    def step(self, real: float) -> int:
-        """The step nearest a real number, within the grid."""
-        if math.isinf(real):
-            return 0 if real < 0 else 255
-        return min(max(round(real / self.scale) + self.zero_point, 0), 255)
 
 
 def quantize(module: nn.Module, calibration: Iterable[Any], per_channel: bool, chosen: Chosen) -> Int8Module:
@@ -223,37 +130,11 @@ def _has_integer_form(program: Program, node: fx.Node) -> bool:
         return alpha == 1 and _is_float(a) and _is_float(b) and _shape(a) == _shape(b) == _shape(node)
     if target is aten.mul.Tensor:
         return all(_is_float(factor) for factor in arguments(node))
-    if target in PADS:
-        mode, value = _padding(node)
-        return mode != "constant" or math.isfinite(value)
-    if target in RESIZES:
-        _, scales, _ = _resizing(node)
-        return scales is None or all(isinstance(scale, int | float) for scale in scales)
     if target is aten.cat.default:
         return all(_is_float(source) for source in arguments(node)[0])
-    if target in AVG_POOLS | ADAPTIVE | MAX_POOLS:
-        return len(_shape(node)) == (3 if "1d" in str(target) else 4)
-    if target is aten.mean.dim:
-        _, axes, _, dtype = arguments(node)
-        return bool(axes) and dtype in (None, torch.float32)
+    if target in MAX_POOLS | MEANS or target in PADS or target in RESIZES:
+        return steps.takes_steps(node)
     return target in MOVES or activation_of(node) is not None
-
-
-def _padding(node: fx.Node) -> tuple[str, float]:
-    """The mode of padding, and what is put there if that is constant."""
-    _, _, *rest = arguments(node)
-    if node.target is aten.pad.default:
-        return rest[0], float(rest[1] or 0)
-    return PADS[node.target], float(rest[0] or 0) if rest else 0.0
-
-
-def _resizing(node: fx.Node) -> tuple[Any, list[float] | None, bool]:
-    """The sizes that are asked for, or how much larger it gets, or both; and whether corners stay."""
-    _, sizes, *rest = arguments(node)
-    corners = rest.pop(0) if RESIZES[node.target] == "linear" else False
-    given = rest[0] if "vec" in str(node.target) else rest
-    known = given is not None and all(scale is not None for scale in given)
-    return sizes, list(given) if known else None, corners
 
 
 def _shape(node: fx.Node) -> tuple[str, ...]:
@@ -326,17 +207,10 @@ def _widen_for_cat(program: Program, integer: set[fx.Node], ranges: Ranges) -> N
         if node in integer and node.target is aten.cat.default and (node, "value") in ranges:
             for source in arguments(node)[0]:
                 # What passes bytes on has the range of what it reads.
-                while len(source.users) == 1 and _keeps_grid(source):
+                while len(source.users) == 1 and steps.keeps_grid(source):
                     source = source.args[0]
-                if len(source.users) == 1 and not _keeps_grid(source):
+                if len(source.users) == 1 and not steps.keeps_grid(source):
                     ranges[source, "value"] = ranges[node, "value"]
-
-
-def _keeps_grid(node: fx.Node) -> bool:
-    """Whether a node's bytes stand for what those of its first argument do."""
-    if node.target in PADS:
-        return _padding(node)[1] == 0
-    return node.target in MOVES | MAX_POOLS or node.target in RESIZES
 
 
 # -- the graph in integers --------------------------------------------------------------------------------------------
@@ -371,6 +245,11 @@ class _Writer:
 
     def _emit(self, target: Callable[..., Any], *args: Any) -> fx.Node:
         return self.graph.call_function(target, args)
+
+    def _call(self, call: steps.Call) -> fx.Node:
+        """An integer operator, by its arguments in the old graph but for what it computes from."""
+        target, args = call
+        return self._emit(target, *fx.map_arg(args, lambda n: n if n.graph is self.graph else self._float(n)))
 
     def _constant(self, target: str, value: Tensor) -> fx.Node:
         """Keeps a tensor under that name, or one like it."""
@@ -419,16 +298,17 @@ class _Writer:
             self._pad(node)
         elif target in RESIZES:
             x, grid = self._int(args[0])
-            sizes, scales, corners = _resizing(node)
-            sizes = fx.map_arg(sizes, self._float)
-            y = self._emit(gossamer.resize_i8.default, x, sizes, scales, RESIZES[target], corners)
-            self.integers[node] = (y, grid)
+            self.integers[node] = (self._call(steps.resized(node, x)), grid)
         elif target is aten.cat.default:
             grid = self._grid(node)
             parts = [self._requantized(source, grid) for source in args[0]]
             self.integers[node] = (self._emit(target, parts, *args[1:]), grid)
-        elif target in MAX_POOLS or target in AVG_POOLS or target in ADAPTIVE or target is aten.mean.dim:
-            self.integers[node] = self._pool(node)
+        elif target in MAX_POOLS:
+            x, grid = self._int(args[0])
+            self.integers[node] = (self._call(steps.max_pooled(node, x)), grid)
+        elif target in MEANS:
+            (x, grid), to = self._int(args[0]), self._grid(node)
+            self.integers[node] = (self._call(steps.averaged(node, x, grid, to)), to)
         elif target in MOVES:
             x, grid = self._int(args[0])
             rest: Any = fx.map_arg(node.args[1:], self._float)
@@ -450,13 +330,12 @@ class _Writer:
         if wanted:
             lo, hi = clamp or (-math.inf, math.inf)
             unit, output = grid.scale, [grid.zero_point, grid.step(lo), grid.step(hi)]
-        scale = (weight_scale.to(torch.float64) * x_grid.scale / unit).to(torch.float32)
         bias = None if added is None else self.program.constant(added)
-        bias = torch.zeros(len(scale)) if bias is None else (bias.to(torch.float64) / unit).to(torch.float32)
+        scale, bias = steps.in_units(weight_scale.to(torch.float64) * x_grid.scale, bias, unit)
         residual, residual_scale, residual_zero_point = None, 1.0, 0
         if term is not None:
             residual, other = self._int(term)
-            residual_scale, residual_zero_point = _single(other.scale / unit), other.zero_point
+            residual_scale, residual_zero_point = steps.single(other.scale / unit), other.zero_point
         path = _path(node)
         constants = (weight, self._constant(f"{path}scale", scale), self._constant(f"{path}bias", bias))
         target = gossamer.conv_i8.default if geometry else gossamer.linear_i8.default
@@ -473,8 +352,7 @@ class _Writer:
     def _activated(self, y: fx.Node, activation: str, params: Sequence[float]) -> fx.Node:
         if not activation:
             return y
-        kwargs: dict[str, Any] = {"approximate": "tanh"} if activation == "gelu_tanh" else {}
-        return self.graph.call_function(ATEN[activation], (y, *params), kwargs)
+        return self.graph.call_function(*steps.activated(y, activation, params))
 
     def _weight(self, node: fx.Node) -> tuple[fx.Node, Tensor]:
         """A layer's weight in integers, kept once however many layers share it, and its scales."""
@@ -503,31 +381,23 @@ class _Writer:
     def _add(self, node: fx.Node) -> None:
         """An addition, with the clamp after it where that alone reads it."""
         last, grid, output = self._clamped(node)
-        args: list[Any] = []
-        terms = [self._int(term) for term in arguments(node)[:2]]
-        for _, term in terms:
-            args += [_single(term.scale / grid.scale), term.zero_point]
-        self.integers[last] = (self._emit(gossamer.add_i8.default, terms[0][0], terms[1][0], *args, *output), grid)
+        (a, a_grid), (b, b_grid) = (self._int(term) for term in arguments(node)[:2])
+        self.integers[last] = (self._call(steps.added(a, a_grid, b, b_grid, grid.scale, output)), grid)
 
     def _mul(self, node: fx.Node) -> None:
         """A product, with the clamp after it where that alone reads it."""
         last, grid, output = self._clamped(node)
         (a, a_grid), (b, b_grid) = (self._int(factor) for factor in arguments(node))
-        scale = _single(a_grid.scale * b_grid.scale / grid.scale)
-        args = (a, b, a_grid.zero_point, b_grid.zero_point, scale, *output)
-        self.integers[last] = (self._emit(gossamer.mul_i8.default, *args), grid)
+        self.integers[last] = (self._call(steps.multiplied(a, a_grid, b, b_grid, grid.scale, output)), grid)
 
     def _pad(self, node: fx.Node) -> None:
         """Padding, with zero or what is there already in the operand's grid, or else in one that holds the constant."""
-        source, pad = arguments(node)[:2]
-        mode, value = _padding(node)
+        source = arguments(node)[0]
         x, grid = self._int(source)
-        if not _keeps_grid(node):
+        if not steps.keeps_grid(node):
             grid = self._grid(node)
             x = self._requantized(source, grid)
-        pad = fx.map_arg(pad, self._float)
-        y = self._emit(gossamer.pad_i8.default, x, pad, mode, grid.step(value))
-        self.integers[node] = (y, grid)
+        self.integers[node] = (self._call(steps.padded(node, x, grid)), grid)
 
     def _requantized(self, source: fx.Node, grid: Grid) -> fx.Node:
         x, own = self._int(source)
@@ -537,8 +407,7 @@ class _Writer:
         self, x: fx.Node, grid: Grid, to: Grid, activation: str, params: Sequence[float]
     ) -> tuple[fx.Node, Grid]:
         """A function of one number as its 256 values."""
-        reals = ops_i8.dequantize(torch.arange(256, dtype=torch.uint8), grid.scale, grid.zero_point)
-        table = ops_i8.quantize(ops.activate(reals, activation, params), to.scale, to.zero_point)
+        table = steps.table(grid, to, activation, params)
         if x in self.looked:
             # A look-up of a look-up is one; the first goes where nothing else reads it.
             x, first = self.looked[x]
@@ -547,43 +416,8 @@ class _Writer:
         self.looked[y] = (x, table)
         return y, to
 
-    def _pool(self, node: fx.Node) -> tuple[fx.Node, Grid]:
-        source, *args = arguments(node)
-        x, grid = self._int(source)
-        rank = len(_shape(node)) - 2
-        if node.target in MAX_POOLS:
-            kernel, stride, padding, dilation, ceil_mode = args
-            window = (_spread(kernel, rank), _spread(stride or kernel, rank), _both(padding, rank))
-            return self._emit(gossamer.max_pool_i8.default, x, *window, _spread(dilation, rank), ceil_mode), grid
-        to = self._grid(node)
-        numbers = (grid.zero_point, _single(grid.scale / to.scale), [to.zero_point, 0, 255])
-        if node.target in AVG_POOLS:
-            kernel, stride, padding, ceil_mode, count_include_pad, *divisor = args
-            window = (_spread(kernel, rank), _spread(stride or kernel, rank), _both(padding, rank))
-            rest = (ceil_mode, count_include_pad, divisor[0] if divisor else None)
-            return self._emit(gossamer.avg_pool_i8.default, x, *window, *rest, *numbers), to
-        if node.target in ADAPTIVE:
-            return self._emit(gossamer.adaptive_avg_pool_i8.default, x, _spread(args[0], rank), *numbers), to
-        axes, keepdim, _ = args
-        return self._emit(gossamer.mean_i8.default, x, list(axes), keepdim, *numbers), to
-
 
 def _path(layer: fx.Node) -> str:
     """The prefix of a layer's names: the path of the module it came from, or where its weight is."""
     path = module_path(layer) or str(arguments(layer)[1].target).rpartition(".")[0]
     return f"{path}." if path else ""
-
-
-def _single(value: float) -> float:
-    """A number as float32 holds it."""
-    return torch.tensor(value, dtype=torch.float64).to(torch.float32).item()
-
-
-def _spread(value: int | Sequence[int], rank: int) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * rank if len(values) == 1 else values
-
-
-def _both(padding: int | Sequence[int], rank: int) -> list[int]:
-    """Padding on both sides of each dimension."""
-    return [side for p in _spread(padding, rank) for side in (p, p)]

@@ -183,13 +183,13 @@ class Lowering:
         if key not in self._stored:
             rows = value.flatten(1)
             name = self._unique(node.target)
-            integers = self.program.integers.get(node.target)
-            scaled = None if integers is None else _scales(rows, integers.reshape(rows.shape))
+            integers = self.program.int8(node)
             if value.dtype == torch.int8:
                 token = self.builder.matrix_int8(name, rows.contiguous().numpy(), groups=groups)
-            elif scaled is not None:
-                q = integers.reshape(rows.shape).contiguous()
-                token = self.builder.matrix_int8(name, q.numpy(), groups=groups, scales=scaled.tolist())
+            elif integers is not None:
+                q, scales = integers
+                rows = q.flatten(1).contiguous()
+                token = self.builder.matrix_int8(name, rows.numpy(), groups=groups, scales=scales.tolist())
             else:
                 half = self.weights == "float16" and torch.equal(rows, rows.half().float())
                 storage = "float16" if half else "float32"
@@ -331,27 +331,6 @@ def _identity(value: Tensor) -> tuple:
     """What two views of one tensor agree in, where they are the same numbers in the same places."""
     place = (value.untyped_storage().data_ptr(), value.storage_offset()) if value.numel() else ("empty",)
     return (*place, tuple(value.shape), value.stride(), value.dtype)
-
-
-def _scales(rows: Tensor, integers: Tensor) -> Tensor | None:
-    """The scale of each row, where `rows` is exactly the integers times it."""
-    largest, at = integers.abs().max(1, keepdim=True)
-    picked = rows.gather(1, at) / integers.gather(1, at)
-    scales = torch.where(largest > 0, picked, 1.0).float()
-    for candidate in (scales, _nudged(rows, integers, scales)):
-        if torch.equal(integers.float() * candidate, rows):
-            return candidate.reshape(-1).contiguous()
-    return None
-
-
-def _nudged(rows: Tensor, integers: Tensor, scales: Tensor) -> Tensor:
-    """Scales one step up or down where only that gives the rows back: the quotient of a rounded product may be off."""
-    best = scales.clone()
-    for direction in (float("inf"), float("-inf")):
-        other = torch.nextafter(scales, torch.tensor(direction))
-        better = (integers.float() * other == rows).all(1, keepdim=True)
-        best = torch.where(better, other, best)
-    return best
 
 
 def size_text(size: sympy.Expr | int, symbols: dict[str, str]) -> int | str:

@@ -10,14 +10,20 @@ from collections.abc import Callable
 from torch import fx
 
 from ..program import Program
+from .compute_steps import compute_steps
 from .drop_channels import drop_channels
 from .drop_identities import drop_identities
 from .fold_batch_norm import fold_batch_norm
 from .fold_constants import fold_constants
 from .fold_padding import fold_padding
+from .fold_scales import fold_scales
 from .fuse import fuse
+from .move_steps import move_steps
 from .name_activations import name_activations
+from .name_dynamic import name_dynamic
 from .name_layers import name_layers
+from .name_products import name_products
+from .name_steps import name_steps
 from .verify import verify
 
 Pass = Callable[[Program], Program]
@@ -25,12 +31,18 @@ Pass = Callable[[Program], Program]
 PASSES: list[Pass] = [
     drop_identities,
     fold_constants,
+    name_steps,
     name_activations,
+    name_products,
     name_layers,
+    name_dynamic,
     fold_padding,
     fold_batch_norm,
+    fold_scales,
     drop_channels,
     fuse,
+    move_steps,
+    compute_steps,
 ]
 
 

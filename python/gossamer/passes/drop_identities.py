@@ -69,6 +69,8 @@ def _source(node: fx.Node) -> fx.Node | None:
         return args[0]
     if target in _SAME_IF_ALIKE and same_shape(node, args[0]):
         return args[0]
+    if target is aten.reshape.default and args[0].target is target and same_shape(node, args[0].args[0]):
+        return args[0].args[0]
     if target is aten.permute.default and list(args[1]) == list(range(len(args[1]))):
         return args[0]
     if target is aten.cat.default and len(args[0]) == 1:

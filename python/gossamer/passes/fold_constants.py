@@ -29,7 +29,12 @@ def fold_constants(program: Program) -> Program:
             args = fx.map_arg(node.args, values.__getitem__)
             kwargs = fx.map_arg(node.kwargs, values.__getitem__)
             values[node] = node.target(*args, **kwargs)
-            sources[node] = [t for n in node.all_input_nodes for t in sources[n]]
+            made = values[node]
+            if isinstance(made, Tensor) and made.dtype == torch.int8:
+                # Integers that were rearranged are those that the rest is made of.
+                sources[node] = [made]
+            else:
+                sources[node] = [t for n in node.all_input_nodes for t in sources[n]]
     for node, value in values.items():
         if node.op == "get_attr" or not isinstance(value, Tensor) or all(user in values for user in node.users):
             continue

@@ -40,14 +40,15 @@ def fuse(program: Program) -> Program:
     return program
 
 
-def _only_user(node: fx.Node) -> fx.Node | None:
+def only_user(node: fx.Node) -> fx.Node | None:
+    """The call that alone reads a node."""
     users = list(node.users)
     return users[0] if len(users) == 1 and users[0].op == "call_function" else None
 
 
 def _addend(program: Program, node: fx.Node) -> tuple[fx.Node, Any] | None:
     """The sum that alone reads a node, and what is added to it."""
-    total = _only_user(node)
+    total = only_user(node)
     if total is None or total.target is not aten.add.Tensor:
         return None
     a, b, alpha = arguments(total)
@@ -65,14 +66,14 @@ def _add_bias(program: Program, layer: fx.Node) -> fx.Node:
     if layer.args[_BIAS] is not None or value is None or value.dtype != torch.float32:
         return layer
     channel = 1 if layer.target is gossamer.conv.default else layer.meta["val"].dim() - 1
-    if not _along(value, layer.meta["val"].dim(), channel, m):
+    if not along(value, layer.meta["val"].dim(), channel, m):
         return layer
     layer.update_arg(_BIAS, program.add_constant(other.target, value.reshape(m), before=layer))
     program.replace(total, layer)
     return layer
 
 
-def _along(value: Tensor, rank: int, axis: int, m: int) -> bool:
+def along(value: Tensor, rank: int, axis: int, m: int) -> bool:
     """Whether a constant is one value for each index of an axis, broadcast over the others."""
     shape = [1] * (rank - value.dim()) + list(value.shape)
     return len(shape) == rank and shape == [m if i == axis else 1 for i in range(rank)]
@@ -93,7 +94,7 @@ def _add_residual(program: Program, layer: fx.Node) -> fx.Node:
 
 
 def _activate(program: Program, layer: fx.Node) -> fx.Node:
-    following = _only_user(layer)
+    following = only_user(layer)
     found = None if following is None else activation_of(following)
     if found is None:
         return layer

@@ -449,6 +449,7 @@ fn refuses_counts_of_another_number() {
     refuses_field("sparse float32", "w", "m", json!(8), "got 14 counts");
     refuses_field("sparse float32", "w", "k", json!(600), "got 14 counts");
     refuses_field("sparse float32", "w", "m", json!(u64::MAX), "got 14 counts");
+    refuses_field("sparse float32", "w", "k", json!(1u64 << 31), "2147483648 columns do not fit in 31 bits");
     refuses_field("sparse float32", "w", "block", json!(128), "got 14 counts");
 }
 

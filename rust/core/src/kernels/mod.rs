@@ -28,6 +28,7 @@ pub mod strip;
 pub mod strip_i8;
 pub mod window;
 pub mod winograd_f32;
+mod lanes;
 mod math;
 mod unroll;
 mod simd;
@@ -120,6 +121,7 @@ pub static FAMILIES: &[Family] = families![
     "reduce softmax" => reduce::softmax::TABLE,
     "reduce layer_norm" => reduce::norm::LAYER,
     "reduce group_norm" => reduce::norm::GROUP,
+    "quantize range" => quantize::RANGE,
     "quantize" => quantize::QUANTIZE,
     "quantize back" => quantize::DEQUANTIZE,
     "quantize add" => quantize::ADD,

@@ -10,13 +10,14 @@ use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::Result;
 use crate::isa::Tier;
 use crate::kernels::gemm_i8::Blocks;
-use crate::kernels::pack::{self, Fill, Gather, LANES_U8, RunGather, Taps};
+use crate::kernels::pack::{self, Beside, Fill, Gather, LANES_U8, RunBeside, RunGather, Taps};
 use crate::kernels::spmm_i8::cost;
 use crate::kernels::strip_i8::{DEPTH, LANES, NR, Pack, StripI8};
+use crate::kernels::window::Window2;
 use crate::kernels::{depthwise_i8, gemm_i8, pick, spmm_i8};
 use crate::pool::split;
 use crate::tensor::{DType, Meta, Planes};
-use crate::weight::{Matrix, Plain, Structure};
+use crate::weight::{Matrix, Plain, QUAD, Structure};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -119,44 +120,14 @@ impl ConvI8 {
         let direct = self.geometry.is_pointwise();
         let (dense, reason) =
             prefers_dense(stored, to.plane, site.tier, direct && from.pitch.is_multiple_of(NR));
-        let mut matrix = Arc::clone(stored);
-        let form = if dense {
-            match pick(gemm_i8::TABLE, site.tier) {
-                (tier, gemm_i8::Kernel::Tiles(kernel)) => {
-                    matrix = stored.to_dense()?;
-                    Form::Tiles(tier, kernel)
-                }
-                (tier, gemm_i8::Kernel::Blocks(kernel)) => {
-                    let blocks = stored.form("gemm_i8", |matrix| {
-                        let filled;
-                        let dense = if let Structure::Dense(_) = matrix.structure() {
-                            matrix
-                        } else {
-                            filled = Matrix::dense(
-                                (matrix.m(), matrix.k(), groups),
-                                &matrix.to_rows::<i8>(),
-                                None,
-                            )?;
-                            &filled
-                        };
-                        let groups = (0..groups).map(|group| Blocks::new(&dense.tiles_i8(group)));
-                        let blocks: Vec<_> = groups.collect();
-                        let bytes = blocks.iter().map(Blocks::bytes).sum();
-                        Ok((blocks, bytes))
-                    })?;
-                    Form::Blocks(tier, kernel, blocks)
-                }
-            }
-        } else {
-            Form::Sparse(pick(spmm_i8::TABLE, site.tier))
-        };
+        let form = Form::new(stored, dense, &window, groups, site.tier)?;
         let (_, fill) = pick(pack::TABLE_U8, site.tier);
         let zero_point = self.quantized.x_zero_point;
         let size = out.dtype.size();
         let pack = form.pack();
         // A dense kernel reads its own panel, made of a few channels' rows at a time; a sparse one the rows themselves.
         let channels_at_once = if pack.is_some() { CHANNELS.min(depth) } else { depth };
-        let panel_len = if pack.is_some() { matrix.k().next_multiple_of(DEPTH) * NR } else { 0 };
+        let panel_len = if pack.is_some() { form.depth().next_multiple_of(DEPTH) * NR } else { 0 };
         // Rows are read over whole strips by a sparse kernel, which the end of the last plane may not have.
         let in_place = direct && (pack.is_some() || from.pitch.is_multiple_of(NR));
         let parts = if in_place && pack.is_none() { Parts::Free } else { Parts::Copy };
@@ -175,12 +146,10 @@ impl ConvI8 {
         // It is at its best with NR columns, where the gap after the planes has room for them.
         let fills_gap =
             pack.is_none() && size == 1 && to.pitch.is_multiple_of(NR) && residual_pitch.is_multiple_of(NR);
-        let stored_values = if let Form::Sparse(_) = form { matrix.nnz() } else { matrix.m() * matrix.k() };
-        let flops = 2.0 * stored_values as f64 * (to.n * to.plane) as f64;
-        let bytes = match &form {
-            Form::Blocks(_, _, blocks) => blocks.iter().map(Blocks::bytes).sum(),
-            Form::Tiles(..) | Form::Sparse(_) => matrix.bytes(),
-        };
+        let values = if let Form::Sparse(..) = form { stored.nnz() } else { stored.m() * stored.k() };
+        let flops = 2.0 * values as f64 * (to.n * to.plane) as f64;
+        let bytes = form.bytes();
+        let gathers = form.gathering();
         let mut step = Step::new(form.name(), move |frame: &Frame<'_>| {
             let x = Shared(frame.input::<u8>(0).as_ptr().cast_mut());
             let residual = epilogue.residual.map(|_| Shared(frame.input::<u8>(4).as_ptr().cast_mut()));
@@ -193,51 +162,62 @@ impl ConvI8 {
                 let planes = x.get().wrapping_add((image * from.channels + group * depth) * from.pitch);
                 let panel = frame.scratch_ptr::<u8>(worker);
                 let plain = panel.wrapping_add(panel_len);
-                let seen = (!in_place).then(|| Taps::new(&window, (p0, p1 - p0), LANES_U8));
-                if let Some((_, Some(gather))) = pack {
-                    let call = Gather {
-                        taps: seen.as_ref(),
-                        n,
-                        x: planes.wrapping_add(if in_place { p0 } else { 0 }).cast_const(),
-                        pitch: from.pitch,
-                        channels: depth,
-                        padding: zero_point,
-                        panel,
-                    };
-                    // SAFETY: `pick` found the tier's token; the channels' planes are there, and the panel has room for all.
-                    unsafe { gather(&call) };
-                } else {
-                    for c0 in (0..depth).step_by(channels_at_once.max(1)) {
-                        let channels = channels_at_once.min(depth - c0);
-                        let first = planes.wrapping_add(c0 * from.pitch);
-                        if let Some(seen) = &seen {
-                            for tap in 0..taps {
-                                let call = Fill {
-                                    taps: seen,
-                                    tap,
-                                    x: first.cast_const(),
-                                    pitch: from.pitch,
-                                    channels,
-                                    out: plain.wrapping_add(tap * NR),
-                                    out_stride: taps * NR,
-                                    padding: zero_point,
-                                };
-                                // SAFETY: `pick` found the tier's token; the channels' planes are there, and scratch has a row
-                                // for each of their taps.
-                                unsafe { fill(&call) };
+                let see = || Taps::new(&window, (p0, p1 - p0), LANES_U8);
+                match gathers {
+                    Gathering::Beside(gather) => {
+                        let (x, pitch) = (planes.cast_const(), from.pitch);
+                        let (window, channels, padding) = (&window, depth, zero_point);
+                        // SAFETY: `pick` found the tier's token; the channels' planes are there, and the panel has room for all.
+                        unsafe { gather(&Beside { window, p0, n, x, pitch, channels, padding, panel }) };
+                    }
+                    Gathering::Taps(gather) => {
+                        let seen = (!in_place).then(see);
+                        let call = Gather {
+                            taps: seen.as_ref(),
+                            n,
+                            x: planes.wrapping_add(if in_place { p0 } else { 0 }).cast_const(),
+                            pitch: from.pitch,
+                            channels: depth,
+                            padding: zero_point,
+                            panel,
+                        };
+                        // SAFETY: as above.
+                        unsafe { gather(&call) };
+                    }
+                    Gathering::Rows => {
+                        let seen = (!in_place).then(see);
+                        for c0 in (0..depth).step_by(channels_at_once.max(1)) {
+                            let channels = channels_at_once.min(depth - c0);
+                            let first = planes.wrapping_add(c0 * from.pitch);
+                            if let Some(seen) = &seen {
+                                for tap in 0..taps {
+                                    let call = Fill {
+                                        taps: seen,
+                                        tap,
+                                        x: first.cast_const(),
+                                        pitch: from.pitch,
+                                        channels,
+                                        out: plain.wrapping_add(tap * NR),
+                                        out_stride: taps * NR,
+                                        padding: zero_point,
+                                    };
+                                    // SAFETY: `pick` found the tier's token; the channels' planes are there, and scratch has a row
+                                    // for each of their taps.
+                                    unsafe { fill(&call) };
+                                }
                             }
-                        }
-                        if let Some((pack, _)) = pack {
-                            let (base, apart, rows) = if in_place {
-                                (first.wrapping_add(p0), from.pitch, channels)
-                            } else {
-                                (plain, NR, channels * taps)
-                            };
-                            let rows: Vec<*const u8> =
-                                (0..rows).map(|r| base.wrapping_add(r * apart).cast_const()).collect();
-                            // SAFETY: rows are whole vectors of columns; `c0 * taps` is a multiple of four, and the panel has room
-                            // for all groups of the depth.
-                            unsafe { pack(&rows, n, panel.wrapping_add(c0 * taps * NR), NR) };
+                            if let Some(pack) = pack {
+                                let (base, apart, rows) = if in_place {
+                                    (first.wrapping_add(p0), from.pitch, channels)
+                                } else {
+                                    (plain, NR, channels * taps)
+                                };
+                                let rows: Vec<*const u8> =
+                                    (0..rows).map(|r| base.wrapping_add(r * apart).cast_const()).collect();
+                                // SAFETY: rows are whole vectors of columns; `c0 * taps` is a multiple of four, and the panel has room
+                                // for all groups of the depth.
+                                unsafe { pack(&rows, n, panel.wrapping_add(c0 * taps * NR), NR) };
+                            }
                         }
                     }
                 }
@@ -261,10 +241,10 @@ impl ConvI8 {
                 // SAFETY: as above; the output's rows are whole vectors, and no other item has these columns of these rows.
                 unsafe {
                     match &form {
-                        Form::Tiles(_, kernel) => (kernel.run)(&call.with(matrix.tiles_i8(group))),
-                        Form::Blocks(_, kernel, blocks) => (kernel.run)(&call.with(&blocks[group])),
+                        Form::Tiles(_, kernel, dense, _) => (kernel.run)(&call.with(dense.tiles_i8(group))),
+                        Form::Blocks(_, kernel, blocks, _) => (kernel.run)(&call.with(&blocks[group])),
                         // Sparse rows of all groups are one matrix: rows count through, pointers count from its row 0.
-                        Form::Sparse((_, kernel)) => {
+                        Form::Sparse(_, kernel, matrix) => {
                             let base = group * m;
                             let mut whole = call.with(matrix.rows());
                             whole.rows = (call.rows.0 + base, call.rows.1 + base);
@@ -279,8 +259,8 @@ impl ConvI8 {
                 }
             });
         });
-        let gathers = matches!(pack, Some((_, Some(_))));
-        step.scratch = panel_len + if in_place || gathers { 0 } else { channels_at_once * taps * NR };
+        let rows = matches!(gathers, Gathering::Rows);
+        step.scratch = panel_len + if in_place || !rows { 0 } else { channels_at_once * taps * NR };
         step.flops = flops;
         step.weight_bytes = bytes;
         step.reason = reason;
@@ -304,27 +284,149 @@ fn prefers_dense(matrix: &Matrix, columns: usize, tier: Tier, in_place: bool) ->
     (dense, format!("{zeros:.0} % zeros: {verdict}, {times:.1} times faster on {tier} by estimate"))
 }
 
-/// The kernel of a weight's form.
+/// A weight in the form that its kernel reads.
 enum Form {
-    Tiles(Tier, gemm_i8::Tiles),
-    Blocks(Tier, gemm_i8::ByBlocks, Arc<Vec<Blocks>>),
-    Sparse((Tier, spmm_i8::Kernel)),
+    Tiles(Tier, gemm_i8::Tiles, Arc<Matrix>, Order),
+    Blocks(Tier, gemm_i8::ByBlocks, Arc<Vec<Blocks>>, Order),
+    Sparse(Tier, spmm_i8::Kernel, Arc<Matrix>),
+}
+
+/// The order of a dense weight's columns.
+#[derive(Clone, Copy, PartialEq)]
+enum Order {
+    /// The file's.
+    Stored,
+    /// Every row of taps filled up to fours with zeros, where each row has so many.
+    Beside(usize),
+}
+
+/// How the rows that taps see become a kernel's panel.
+#[derive(Clone, Copy)]
+enum Gathering {
+    /// At once.
+    Taps(RunGather),
+    /// At once, taps that lie side by side in a group.
+    Beside(RunBeside),
+    /// Row by row; a sparse kernel reads them as they are.
+    Rows,
 }
 
 impl Form {
-    /// What makes the panel of a dense kernel.
-    fn pack(&self) -> Option<(Pack, Option<RunGather>)> {
+    fn new(stored: &Arc<Matrix>, dense: bool, window: &Window2, groups: usize, tier: Tier) -> Result<Form> {
+        if !dense {
+            let (tier, kernel) = pick(spmm_i8::TABLE, tier);
+            return Ok(Form::Sparse(tier, kernel, Arc::clone(stored)));
+        }
+        let (tier, kernel) = pick(gemm_i8::TABLE, tier);
+        let [rows, columns] = window.kernel();
+        // Few channels' taps are few groups either way; of more, no more than one in eight may be multiplied for nothing.
+        let filled = columns.next_multiple_of(QUAD);
+        let few = stored.k() / (rows * columns) < QUAD && rows * filled <= DEPTH;
+        let order = if kernel.gathers().is_some()
+            && Beside::serves(window)
+            && (few || (filled - columns) * 8 <= filled)
+        {
+            Order::Beside(columns)
+        } else {
+            Order::Stored
+        };
+        Ok(match kernel {
+            gemm_i8::Kernel::Tiles(kernel) => {
+                let matrix = match order {
+                    Order::Stored => stored.to_dense()?,
+                    Order::Beside(_) => {
+                        let make = |matrix: &Matrix| {
+                            let made = order.of(matrix)?;
+                            let bytes = made.bytes();
+                            Ok(((order, Arc::new(made)), bytes))
+                        };
+                        let kept = stored.form("conv_i8", make)?;
+                        // Another window may have the same weight.
+                        if kept.0 == order { Arc::clone(&kept.1) } else { Arc::new(order.of(stored)?) }
+                    }
+                };
+                Form::Tiles(tier, kernel, matrix, order)
+            }
+            gemm_i8::Kernel::Blocks(kernel) => {
+                let blocks = |matrix: &Matrix| -> Result<Vec<Blocks>> {
+                    let as_stored =
+                        order == Order::Stored && matches!(matrix.structure(), Structure::Dense(_));
+                    let made = if as_stored { None } else { Some(order.of(matrix)?) };
+                    let dense = made.as_ref().unwrap_or(matrix);
+                    Ok((0..groups).map(|group| Blocks::new(&dense.tiles_i8(group))).collect())
+                };
+                let make = |matrix: &Matrix| {
+                    let made = Arc::new(blocks(matrix)?);
+                    let bytes = made.iter().map(Blocks::bytes).sum();
+                    Ok(((order, made), bytes))
+                };
+                let kept = stored.form("gemm_i8", make)?;
+                let blocks = if kept.0 == order { Arc::clone(&kept.1) } else { Arc::new(blocks(stored)?) };
+                Form::Blocks(tier, kernel, blocks, order)
+            }
+        })
+    }
+
+    /// What makes the panel of a dense kernel of plain rows.
+    fn pack(&self) -> Option<Pack> {
         match self {
-            Form::Tiles(_, kernel) => Some((kernel.pack, kernel.gather)),
-            Form::Blocks(_, kernel, _) => Some((kernel.pack, kernel.gather)),
-            Form::Sparse(_) => None,
+            Form::Tiles(_, kernel, ..) => Some(kernel.pack),
+            Form::Blocks(_, kernel, ..) => Some(kernel.pack),
+            Form::Sparse(..) => None,
+        }
+    }
+
+    fn gathering(&self) -> Gathering {
+        let (gathers, order) = match self {
+            Form::Tiles(_, kernel, _, order) => (kernel.gathers, *order),
+            Form::Blocks(_, kernel, _, order) => (kernel.gathers, *order),
+            Form::Sparse(..) => (None, Order::Stored),
+        };
+        match (gathers, order) {
+            (None, _) => Gathering::Rows,
+            (Some(gathers), Order::Stored) => Gathering::Taps(gathers.taps),
+            (Some(gathers), Order::Beside(_)) => Gathering::Beside(gathers.beside),
+        }
+    }
+
+    /// Columns of the weight.
+    fn depth(&self) -> usize {
+        match self {
+            Form::Tiles(_, _, matrix, _) | Form::Sparse(_, _, matrix) => matrix.k(),
+            Form::Blocks(_, _, blocks, _) => blocks.first().map_or(0, Blocks::k),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Form::Tiles(_, _, matrix, _) | Form::Sparse(_, _, matrix) => matrix.bytes(),
+            Form::Blocks(_, _, blocks, _) => blocks.iter().map(Blocks::bytes).sum(),
         }
     }
 
     fn name(&self) -> String {
         match self {
             Form::Tiles(tier, ..) | Form::Blocks(tier, ..) => format!("gemm_i8/{tier}"),
-            Form::Sparse((tier, _)) => format!("spmm_i8/{tier}"),
+            Form::Sparse(tier, ..) => format!("spmm_i8/{tier}"),
+        }
+    }
+}
+
+impl Order {
+    /// A dense matrix with the weight's columns in this order.
+    fn of(self, matrix: &Matrix) -> Result<Matrix> {
+        let (m, k, groups) = (matrix.m(), matrix.k(), matrix.groups());
+        let rows = matrix.to_rows::<i8>();
+        match self {
+            Order::Stored => Matrix::dense((m, k, groups), &rows, None),
+            Order::Beside(columns) => {
+                let filled = columns.next_multiple_of(QUAD);
+                let mut wide = vec![0; rows.len() / columns * filled];
+                for (wide, row) in wide.chunks_exact_mut(filled).zip(rows.chunks_exact(columns)) {
+                    wide[..columns].copy_from_slice(row);
+                }
+                Matrix::dense((m, k / columns * filled, groups), &wide, None)
+            }
         }
     }
 }

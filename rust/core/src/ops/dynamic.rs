@@ -18,12 +18,11 @@ use super::integer;
 use super::linear_i8::Form;
 use super::{Args, Frame, Operator, Prepared, Site, Step};
 use crate::error::{Result, ensure};
-use crate::kernels::strip_i8::rows::{MAX_ROWS, RowsI8};
+use crate::kernels::strip_i8::rows::{Each, MAX_ROWS, RowsI8};
 use crate::kernels::strip_i8::{MAX_DEPTH, Output, Requant};
 use crate::kernels::{pick, quantize};
 use crate::pool::split;
 use crate::tensor::{ALIGN, DType, Meta};
-use crate::weight::TILE;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -32,33 +31,22 @@ use std::sync::Arc;
 #[serde(deny_unknown_fields)]
 pub struct DynamicLinearI8 {}
 
-/// How a row is quantized.
-#[derive(Clone, Copy)]
-struct Range {
-    scale: f32,
-    zero_point: u8,
+/// How a row of a range is quantized.
+fn each([lo, hi]: [f32; 2]) -> Each {
+    let span = (hi - lo) / 255.0;
+    let scale = if !span.is_finite() {
+        f32::NAN
+    } else if span < f32::MIN_POSITIVE {
+        1.0
+    } else {
+        span
+    };
+    // A NaN becomes 0, which the scale makes a NaN again.
+    Each { scale, zero_point: (-lo / scale).round_ties_even().clamp(0.0, 255.0) as i32 }
 }
 
-impl Range {
-    fn of(x: &[f32]) -> Range {
-        let (mut lo, mut hi, mut nan) = (0f32, 0f32, false);
-        for &value in x {
-            lo = lo.min(value);
-            hi = hi.max(value);
-            nan |= value.is_nan();
-        }
-        let span = (hi - lo) / 255.0;
-        let scale = if nan || !span.is_finite() {
-            f32::NAN
-        } else if span < f32::MIN_POSITIVE {
-            1.0
-        } else {
-            span
-        };
-        // A NaN becomes 0, which the scale makes a NaN again.
-        Range { scale, zero_point: (-lo / scale).round_ties_even().clamp(0.0, 255.0) as u8 }
-    }
-}
+/// Bytes of rows that are quantized at a time: they stay in a second-level cache while the weight passes over them.
+const ROUND: usize = 512 * 1024;
 
 impl Operator for DynamicLinearI8 {
     const ARITY: (usize, usize) = (3, 4);
@@ -88,75 +76,70 @@ impl Operator for DynamicLinearI8 {
         let (x, stored) = (site.args.meta(0)?, integer::matrix(&site.args)?);
         let (m, k) = (stored.m(), stored.k());
         let vectors = x.elements() / k;
-        let sums = integer::row_sums(stored);
+        // What a zero point is multiplied by.
+        let offsets: Vec<i32> = integer::row_sums(stored).iter().map(|sum| -sum).collect();
         let scale = Arc::clone(site.args.plain(2, DType::Float32, m)?);
         let bias = site.args.optional(3, DType::Float32, m)?.cloned();
         // Minus zero is what added changes nothing.
         let none = vec![-0.0; if bias.is_none() { m } else { 0 }];
         let form = Form::of(stored, site)?;
-        let (_, quantize) = pick(quantize::QUANTIZE, site.tier);
-        // A part's weights stay in a second-level cache while all rows of a batch pass over them.
-        let parts = (form.bytes() / (128 * 1024)).clamp(1, m.div_ceil(TILE).max(1));
-        let parts = split(m, if site.threads == 1 && vectors == 1 { 1 } else { parts }, form.grain());
-        // Scratch of the first thread: bytes, offsets and scales of a batch.
-        let (bytes, columns) = ((MAX_ROWS * k).next_multiple_of(ALIGN), MAX_ROWS * m);
+        let ((_, range), (_, quantize)) =
+            (pick(quantize::RANGE, site.tier), pick(quantize::QUANTIZE, site.tier));
+        let threads = site.threads;
+        // A part's weights stay in a second-level cache while all rows of a round pass over them.
+        let parts = (form.bytes() / (128 * 1024)).clamp(1, m.div_ceil(form.grain()).max(1));
+        let parts = split(m, if threads == 1 && vectors == 1 { 1 } else { parts }, form.grain());
+        let round = (ROUND / k).clamp(MAX_ROWS, vectors.max(MAX_ROWS));
+        // Scratch of the first thread: bytes of a round, and how each of its rows was quantized.
+        let bytes = (round * k).next_multiple_of(ALIGN);
         let (name, weight_bytes, values) = (form.name(), form.bytes(), stored.nnz());
         let mut step = Step::new(name, move |frame: &Frame<'_>| {
             let (x, out) = (frame.input::<f32>(0), Shared(frame.output_ptr::<f32>(0)));
-            let base = frame.scratch_ptr::<u8>(0);
-            // SAFETY: the first thread's scratch, cut into three; nobody else touches it while this step fills it.
-            let (q, offsets, scales) = unsafe {
-                let offsets = base.add(bytes).cast::<i32>();
-                (
-                    Shared(base).part(0, MAX_ROWS * k),
-                    Shared(offsets).part(0, columns),
-                    Shared(offsets.add(columns).cast::<f32>()).part(0, columns),
-                )
-            };
+            let q = Shared(frame.scratch_ptr::<u8>(0));
+            let how = Shared(frame.scratch_ptr::<u8>(0).wrapping_add(bytes).cast::<Each>());
             let bias = bias.as_ref().map_or(none.as_slice(), |bias| bias.of::<f32>());
-            for first in (0..vectors).step_by(MAX_ROWS) {
-                let n = MAX_ROWS.min(vectors - first);
-                for i in 0..n {
-                    let row = &x[(first + i) * k..][..k];
-                    let range = Range::of(row);
-                    let all = quantize::Bytes { zero_point: range.zero_point, lo: 0, hi: 255 };
-                    quantize(1.0 / range.scale, all, row, &mut q[i * k..][..k]);
-                    let zero = i32::from(range.zero_point);
-                    offsets[i * m..][..m]
-                        .iter_mut()
-                        .zip(&sums)
-                        .for_each(|(offset, sum)| *offset = -zero * sum);
-                    let each = scales[i * m..][..m].iter_mut().zip(scale.of::<f32>());
-                    each.for_each(|(product, scale)| *product = range.scale * scale);
-                }
-                let (q, offsets, scales) = (&*q, &*offsets, &*scales);
-                frame.pool.run(parts.len(), &|item, _| {
-                    for i in 0..n {
-                        let call = RowsI8 {
-                            weight: (),
-                            rows: parts.at(item),
-                            x: q[i * k..].as_ptr(),
-                            x_stride: k,
-                            n: 1,
-                            out: out.get().wrapping_add((first + i) * m).cast(),
-                            out_stride: m,
-                            residual: std::ptr::null(),
-                            residual_stride: 0,
-                            requant: Requant {
-                                offset: &offsets[i * m..][..m],
-                                scale: &scales[i * m..][..m],
-                                bias,
-                                residual: None,
-                                output: Output::F32 { lo: f32::NEG_INFINITY, hi: f32::INFINITY },
-                            },
-                        };
-                        // SAFETY: `q` has the row, the output its result; no other item has these rows of the weight.
-                        unsafe { form.run(&call) };
+            for first in (0..vectors).step_by(round) {
+                let n = round.min(vectors - first);
+                let shares = split(n, if threads == 1 { 1 } else { 4 * threads }, 1);
+                frame.pool.run(shares.len(), &|item, _| {
+                    let (start, end) = shares.at(item);
+                    // SAFETY: the first thread's scratch has room for a round; each row is one item's.
+                    let (q, how) = unsafe { (q.part(start * k, end * k), how.part(start, end)) };
+                    let rows = x[(first + start) * k..(first + end) * k].chunks_exact(k);
+                    for ((row, q), how) in rows.zip(q.chunks_exact_mut(k)).zip(how) {
+                        *how = each(range(row));
+                        let zero_point = how.zero_point as u8;
+                        quantize(1.0 / how.scale, quantize::Bytes { zero_point, lo: 0, hi: 255 }, row, q);
                     }
+                });
+                // SAFETY: as above; nobody writes it before the next round.
+                let (q, how) = unsafe { (&*q.part(0, n * k), &*how.part(0, n)) };
+                frame.pool.run(parts.len(), &|item, _| {
+                    let call = RowsI8 {
+                        weight: (),
+                        rows: parts.at(item),
+                        x: q.as_ptr(),
+                        x_stride: k,
+                        n,
+                        out: out.get().wrapping_add(first * m).cast(),
+                        out_stride: m,
+                        residual: std::ptr::null(),
+                        residual_stride: 0,
+                        requant: Requant {
+                            offset: &offsets,
+                            scale: scale.of::<f32>(),
+                            bias,
+                            residual: None,
+                            output: Output::F32 { lo: f32::NEG_INFINITY, hi: f32::INFINITY },
+                        },
+                        each: Some(how),
+                    };
+                    // SAFETY: `q` has the rows, the output their results; no other item has these rows of the weight.
+                    unsafe { form.run(&call) };
                 });
             }
         });
-        step.scratch = bytes + columns * 8;
+        step.scratch = bytes + round * size_of::<Each>();
         step.flops = 2.0 * (values * vectors) as f64;
         step.weight_bytes = weight_bytes;
         Ok(step.into())

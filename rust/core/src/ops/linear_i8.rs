@@ -8,8 +8,8 @@ use super::{Args, Frame, Operator, Prepared, Site, Step};
 use crate::error::{Result, ensure};
 use crate::isa::Tier;
 use crate::kernels::spmv_i8::{self, GROUP, Packed, RunPacked};
-use crate::kernels::strip_i8::Output;
 use crate::kernels::strip_i8::rows::{MAX_ROWS, RowsI8};
+use crate::kernels::strip_i8::{NR, Output};
 use crate::kernels::{gemv_i8, pick};
 use crate::pool::split;
 use crate::tensor::Meta;
@@ -46,7 +46,7 @@ impl Operator for LinearI8 {
         let epilogue = self.0.epilogue(site, &integer::row_sums(stored))?;
         let form = Form::of(stored, site)?;
         let vectors = x.elements() / k;
-        let batches = split(vectors, vectors.div_ceil(MAX_ROWS), 1);
+        let batches = split(vectors, vectors.div_ceil(form.at_once(k)), 1);
         let parts = split(
             m,
             (4 * site.threads).div_ceil(batches.len().max(1)).min(m.div_ceil(4 * TILE)),
@@ -73,6 +73,7 @@ impl Operator for LinearI8 {
                     residual: residual.map_or(std::ptr::null(), |residual| residual[first * m..].as_ptr()),
                     residual_stride: m,
                     requant: epilogue.rows(0, m),
+                    each: None,
                 };
                 // SAFETY: `pick` found the tier's token; `x` has the batch's rows, output and residual theirs; no other item
                 // has these rows of this batch.
@@ -120,7 +121,17 @@ impl Form {
 
     /// Rows of which a call computes whole numbers.
     pub(super) fn grain(&self) -> usize {
-        if let Form::Packed(..) = self { GROUP * TILE } else { TILE }
+        match self {
+            Form::Packed(..) => GROUP * TILE,
+            // What a matrix unit's tiles hold the sums of.
+            Form::Dense(Tier::Amx, ..) => NR,
+            _ => TILE,
+        }
+    }
+
+    /// Vectors of a batch: a matrix unit reads the weight once for all that stay in a second-level cache meanwhile.
+    fn at_once(&self, k: usize) -> usize {
+        if let Form::Dense(Tier::Amx, ..) = self { (512 * 1024 / k).max(4 * TILE) } else { MAX_ROWS }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -146,8 +157,9 @@ impl Form {
 
 /// The call with a weight.
 fn with<'a, W>(call: &RowsI8<'a, ()>, weight: W) -> RowsI8<'a, W> {
-    let RowsI8 { rows, x, x_stride, n, out, out_stride, residual, residual_stride, requant, .. } = *call;
-    RowsI8 { weight, rows, x, x_stride, n, out, out_stride, residual, residual_stride, requant }
+    let RowsI8 { rows, x, x_stride, n, out, out_stride, residual, residual_stride, requant, each, .. } =
+        *call;
+    RowsI8 { weight, rows, x, x_stride, n, out, out_stride, residual, residual_stride, requant, each }
 }
 
 impl integer::Epilogue {

@@ -160,7 +160,7 @@ mod tests {
         };
         let (x, residual) = (bytes(rng, window.h * window.w), bytes(rng, outputs));
         let weights: Vec<i8> = (0..taps * case.channels)
-            .map(|_| if extreme { [-127, 127][rng.below(2)] } else { (rng.below(255) as i32 - 127) as i8 })
+            .map(|_| if extreme { [i8::MIN, i8::MAX][rng.below(2)] } else { rng.below(256) as u8 as i8 })
             .collect();
         let x_zero_point = byte(rng);
         let offset: Vec<i32> = weights

@@ -8,17 +8,16 @@
 #![allow(unsafe_code, reason = "tile instructions, and loads and stores through pointers")]
 
 use std::arch::asm;
-use std::arch::x86_64::*;
 
 use super::{Blocks, ByBlocks};
 use crate::isa::Amx;
-use crate::kernels::pack::gather;
-use crate::kernels::strip_i8::avx512::store_sums;
-use crate::kernels::strip_i8::{LANES, NR, StripI8, Sums, interleave};
+use crate::kernels::pack::{beside, gather};
+use crate::kernels::strip_i8::avx512::store_products;
+use crate::kernels::strip_i8::{Gathers, LANES, NR, StripI8, Sums, interleave};
 use crate::weight::{QUAD, TILE};
 
 pub(super) fn get() -> Option<ByBlocks> {
-    Amx::detect().map(|_| ByBlocks { run, pack, gather: Some(gather) })
+    Amx::detect().map(|_| ByBlocks { run, pack, gathers: Some(Gathers { taps: gather, beside }) })
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
@@ -49,10 +48,6 @@ impl Shapes {
         shapes
     }
 }
-
-/// Sums to start from: a row's offset in every column.
-#[repr(C, align(64))]
-struct Start([[i32; LANES]; TILE]);
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn run(s: &StripI8<'_, &Blocks>) {
@@ -90,12 +85,11 @@ unsafe fn walk<const G: usize, const KEPT: usize>(s: &StripI8<'_, &Blocks>) {
     let weight = s.weight;
     let (blocks, quads, near) = (weight.count(), weight.quads(), weight.near());
     let mut sums = [const { Sums([[0; NR]; TILE]) }; KEPT];
-    let mut start = Start([[0; LANES]; TILE]);
     let (first, last) = (s.rows.0 / TILE, s.rows.1.div_ceil(TILE));
-    let finish = |tile: usize, sums: &[Sums; KEPT]| {
+    let finish = |tile: usize, sums: &mut [Sums; KEPT]| {
         let rows = TILE.min(s.rows.1 - tile * TILE);
         // SAFETY: the caller's.
-        unsafe { store_sums(s, tile * TILE, &sums[tile % KEPT].0[..rows]) };
+        unsafe { store_products(s, tile * TILE, &mut sums[tile % KEPT].0[..rows]) };
     };
     let mut finished = first;
     for group in (first / G * G..last).step_by(G) {
@@ -113,24 +107,20 @@ unsafe fn walk<const G: usize, const KEPT: usize>(s: &StripI8<'_, &Blocks>) {
                 // SAFETY: tiles are configured; weights and panel have the blocks, and the panel the columns.
                 unsafe {
                     if block > 0 {
-                        go_on(&part, kept.0.as_ptr().cast(), kept);
+                        go_on(&part, kept);
                         continue;
                     }
-                    for (row, &offset) in start.0.iter_mut().zip(&s.requant.offset[tile * TILE..s.rows.1]) {
-                        // As stores of rows, which is not what a compiler makes of a loop over arrays.
-                        _mm512_store_si512(row.as_mut_ptr().cast(), _mm512_set1_epi32(offset));
-                    }
-                    begin(&part, start.0.as_ptr().cast(), kept);
+                    begin(&part, kept);
                 }
                 if finished + G <= tile {
-                    finish(finished, &sums);
+                    finish(finished, &mut sums);
                     finished += 1;
                 }
             }
         }
     }
     for tile in finished..last {
-        finish(tile, &sums);
+        finish(tile, &mut sums);
     }
 }
 
@@ -145,12 +135,14 @@ struct Part {
     blocks: usize,
 }
 
-/// Adds the products of a part to the sums at the pointer, and stores them.
+/// Adds the products of a part to the sums, or, the first of a depth, makes them the sums.
+///
+/// They start from zero: offsets are added to what is finished, since a tile that was loaded from what has just been stored
+/// would wait for all stores before.
 ///
 /// # Safety
-/// Tiles are configured as [`Shapes`] says, for the part's `quads`; the part has the blocks, its panel the columns. The
-/// pointer is that of [`Start`] for the first part of a depth, that of the sums for others.
-type Pass = unsafe fn(part: &Part, from: *const i32, sums: &mut Sums);
+/// Tiles are configured as [`Shapes`] says, for the part's `quads`; the part has the blocks, its panel the columns.
+type Pass = unsafe fn(part: &Part, sums: &mut Sums);
 
 /// Defines a pass over some tiles of columns, each `sums' tile, panel's tile, bytes from the first column, [lines of weights
 /// to ask for]`.
@@ -158,11 +150,15 @@ macro_rules! pass {
     ($name:ident, $($sum:literal $x:literal $byte:literal [$($line:literal)*]),+) => {
         /// # Safety
         /// See [`Pass`].
-        unsafe fn $name<const FIRST: bool>(part: &Part, from: *const i32, sums: &mut Sums) {
-            // SAFETY: the caller's; a row of sums is four tiles wide, one of a start one, which all share.
+        unsafe fn $name<const FIRST: bool>(part: &Part, sums: &mut Sums) {
+            // SAFETY: the caller's; a row of sums is four tiles wide.
             unsafe {
                 asm!(
-                    $(concat!("tileloadd tmm", $sum, ", [{from} + {from_stride} + {apart} * ", $byte, "]"),)+
+                    ".if {first}",
+                    $(concat!("tilezero tmm", $sum),)+
+                    ".else",
+                    $(concat!("tileloadd tmm", $sum, ", [{sums} + {sums_stride} + ", $byte, "]"),)+
+                    ".endif",
                     "test {blocks}, {blocks}",
                     "jz 3f",
                     "2:",
@@ -178,9 +174,7 @@ macro_rules! pass {
                     "jnz 2b",
                     "3:",
                     $(concat!("tilestored [{sums} + {sums_stride} + ", $byte, "], tmm", $sum),)+
-                    from = in(reg) from,
-                    from_stride = in(reg) if FIRST { LANES } else { NR } * size_of::<i32>(),
-                    apart = const if FIRST { 0 } else { 1 },
+                    first = const FIRST as i32,
                     blocks = inout(reg) part.blocks => _,
                     weights = inout(reg) part.weights => _,
                     row = in(reg) part.quads * QUAD,

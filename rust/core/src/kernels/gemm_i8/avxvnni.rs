@@ -17,7 +17,7 @@ const WIDTH: usize = 8;
 const V: usize = LANES / WIDTH;
 
 pub(super) fn get() -> Option<Tiles> {
-    AvxVnni::detect().map(|_| Tiles { run, pack, gather: None })
+    AvxVnni::detect().map(|_| Tiles { run, pack, gathers: None })
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]

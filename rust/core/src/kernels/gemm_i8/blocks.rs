@@ -10,8 +10,11 @@ const MAX_QUADS: usize = 16;
 #[repr(C, align(64))]
 struct Line([[i8; QUAD]; TILE]);
 
-/// Blocks whose part of the panel, 4 KiB each, stays in a first-level cache of 48 KiB beside weights and sums.
-const NEAR: usize = 9;
+/// Blocks of a depth that is walked at once: their part of the panel, 4 KiB each, just fits a first-level cache of 48 KiB.
+const AT_ONCE: usize = 9;
+
+/// Blocks of a part where the depth is walked in parts: beside their panel there is room for what passes by.
+const NEAR: usize = 6;
 
 /// A dense weight in blocks of sixteen rows by a few groups of four columns, `[16][quads][4]`: a row's columns lie side by
 /// side.
@@ -37,7 +40,7 @@ impl Blocks {
     pub fn new(weight: &TilesI8<'_>) -> Blocks {
         let count = weight.quads().div_ceil(MAX_QUADS);
         let quads = weight.quads().div_ceil(count.max(1));
-        let near = count.div_ceil(count.div_ceil(NEAR).max(1));
+        let near = if count <= AT_ONCE { count } else { count.div_ceil(count.div_ceil(NEAR)) };
         let tiles = weight.m().div_ceil(TILE);
         // A block has as many lines as it has groups of columns: a line is a group of the tile's every row.
         let lines = vec![Line([[0; QUAD]; TILE]); tiles * count * quads];
@@ -110,7 +113,7 @@ mod tests {
             let blocks = Blocks::new(&TilesI8::new(m, k, &tiles).unwrap());
             let (count, near, depth) = (blocks.count(), blocks.near(), blocks.quads() * QUAD);
             assert!(depth <= 64 && count * depth >= k && count * depth < k + QUAD * (count + 1));
-            assert!(near <= NEAR && near > 0);
+            assert!(near > 0 && (near == count && count <= AT_ONCE || near <= NEAR));
             let values = blocks.lines.iter().flat_map(|line| line.0.as_flattened()).copied();
             let values: Vec<i8> = values.collect();
             let mut seen = vec![false; values.len()];

@@ -19,7 +19,7 @@ const R: usize = 4;
 const V: usize = LANES / 4;
 
 pub(super) fn get() -> Option<Tiles> {
-    DotProd::detect().map(|_| Tiles { run, pack, gather: None })
+    DotProd::detect().map(|_| Tiles { run, pack, gathers: None })
 }
 
 #[target_feature(enable = "neon,dotprod")]

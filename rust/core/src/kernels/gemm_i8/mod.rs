@@ -5,8 +5,7 @@
 //! tier.
 
 use super::Impl;
-use super::pack::RunGather;
-use super::strip_i8::{Pack, StripI8, StripI8Kernel};
+use super::strip_i8::{Gathers, Pack, StripI8, StripI8Kernel};
 use crate::isa::Tier;
 use crate::weight::TilesI8;
 
@@ -48,10 +47,10 @@ pub enum Kernel {
 
 impl Kernel {
     /// What makes the panel of what taps see at once, if the tier does.
-    pub fn gather(&self) -> Option<RunGather> {
+    pub fn gathers(&self) -> Option<Gathers> {
         match self {
-            Kernel::Tiles(kernel) => kernel.gather,
-            Kernel::Blocks(kernel) => kernel.gather,
+            Kernel::Tiles(kernel) => kernel.gathers,
+            Kernel::Blocks(kernel) => kernel.gathers,
         }
     }
 
@@ -87,7 +86,7 @@ pub static TABLE: &[Impl<Kernel>] = &[
 #[allow(unsafe_code, reason = "calls kernels through their unsafe signature")]
 mod tests {
     use super::*;
-    use crate::kernels::pack::{self, Fill, Gather, Taps};
+    use crate::kernels::pack::{self, Beside, Fill, Gather, Taps};
     use crate::kernels::pick;
     use crate::kernels::strip_i8::testing::Case;
     use crate::kernels::strip_i8::{DEPTH, LANES, NR};
@@ -138,7 +137,7 @@ mod tests {
             let mut kind = 0;
             for m in [1, 5, 6, 7, 12, 15, 16, 17, 33] {
                 for k in [1, 3, 4, 5, 63, 64, 65, 255, 256, 300] {
-                    for n in [1, 15, 16, 17, 32, 33, 47, 48, 49, 63, 64] {
+                    for n in [1, 9, 15, 16, 17, 25, 32, 33, 41, 48, 49, 57, 58, 63, 64] {
                         check(tier, kernel, &Case::new((m, k, n), kind, 0.1), (0, m));
                         kind += 1;
                     }
@@ -209,7 +208,7 @@ mod tests {
             }
         }
         for_each_impl(TABLE, |tier, kernel| {
-            let (pack, Some(gather)) = (kernel.pack(), kernel.gather()) else { return };
+            let (pack, Some(gathers)) = (kernel.pack(), kernel.gathers()) else { return };
             let (_, fill) = pick(pack::TABLE_U8, tier);
             for window in &windows {
                 let ([h, w], [oh, ow], taps) =
@@ -238,7 +237,7 @@ mod tests {
                         let pointers: Vec<_> = rows.chunks(NR).map(<[u8]>::as_ptr).collect();
                         pack(&pointers, n, panels[0].as_mut_ptr(), NR);
                         let (x, panel) = (x.as_ptr(), panels[1].as_mut_ptr());
-                        gather(&Gather { taps: Some(&seen), n, x, pitch, channels, padding, panel });
+                        (gathers.taps)(&Gather { taps: Some(&seen), n, x, pitch, channels, padding, panel });
                     }
                     let columns = |panel: &[u8]| -> Vec<u8> {
                         let rows =
@@ -252,9 +251,59 @@ mod tests {
     }
 
     #[test]
+    fn taps_side_by_side_see_what_the_formula_says() {
+        let mut windows = vec![];
+        for input in [[1, 1], [7, 7], [14, 3], [9, 33], [5, 130], [40, 41]] {
+            for (kernel, stride, dilation, pad) in [
+                ([7, 7], [2, 2], [1, 1], [3, 3]),
+                ([3, 3], [2, 2], [1, 1], [1, 1]),
+                ([3, 3], [1, 1], [2, 1], [1, 1]),
+                ([2, 5], [1, 4], [1, 1], [0, 4]),
+                ([1, 9], [3, 3], [1, 1], [0, 8]),
+                ([4, 4], [4, 4], [1, 1], [0, 0]),
+                ([1, 2], [1, 1], [1, 1], [2, 70]),
+            ] {
+                let pads = pad.map(|pad: usize| [pad, pad]);
+                windows.extend(Window2::padded(input, kernel, stride, dilation, pads, false));
+            }
+        }
+        for_each_impl(TABLE, |tier, kernel| {
+            let Some(gathers) = kernel.gathers() else { return };
+            for window in &windows {
+                assert!(Beside::serves(window));
+                let ([h, w], [oh, ow], [rows, columns]) = (window.input(), window.output(), window.kernel());
+                let (channels, pitch, padding) = (2, h * w + 3, 77);
+                // Nothing after the last plane's end: what is read beyond it is seen by a checker of memory.
+                let x: Vec<u8> = (0..(channels - 1) * pitch + h * w).map(|i| (i % 251) as u8).collect();
+                for (p0, n) in [(0, oh * ow), (oh * ow / 2, oh * ow - oh * ow / 2), (oh * ow - 1, 1)] {
+                    let n = n.min(NR);
+                    let groups = channels * rows * columns.div_ceil(QUAD);
+                    let mut panel = vec![0; groups * NR * QUAD];
+                    let (x_ptr, to) = (x.as_ptr(), panel.as_mut_ptr());
+                    let call = Beside { window, p0, n, x: x_ptr, pitch, channels, padding, panel: to };
+                    // SAFETY: the tier was detected; planes and panel are as long as said.
+                    unsafe { (gathers.beside)(&call) };
+                    for (c, ty, tx, j) in (0..channels).flat_map(|c| {
+                        let taps = (0..rows).flat_map(move |ty| (0..columns).map(move |tx| (ty, tx)));
+                        taps.flat_map(move |(ty, tx)| (0..n).map(move |j| (c, ty, tx, j)))
+                    }) {
+                        let (oy, ox) = ((p0 + j) / ow, (p0 + j) % ow);
+                        let y = (oy * window.stride[0] + ty * window.dilation[0]).wrapping_sub(window.pad[0]);
+                        let column = (ox * window.stride[1] + tx).wrapping_sub(window.pad[1]);
+                        let want = if y < h && column < w { x[c * pitch + y * w + column] } else { padding };
+                        let group = (c * rows + ty) * columns.div_ceil(QUAD) + tx / QUAD;
+                        let got = panel[(group * NR + j) * QUAD + tx % QUAD];
+                        assert_eq!(got, want, "{tier} {window:?} p0 {p0} n {n}: {c} {ty} {tx} {j}");
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
     fn gathering_pixels_is_packing() {
         for_each_impl(TABLE, |tier, kernel| {
-            let (pack, Some(gather)) = (kernel.pack(), kernel.gather()) else { return };
+            let (pack, Some(gathers)) = (kernel.pack(), kernel.gathers()) else { return };
             for (channels, n) in [(1usize, 1usize), (4, 64), (7, 17), (16, 48), (3, 49), (30, 33)] {
                 let pitch = n.next_multiple_of(LANES) + 3;
                 let x: Vec<u8> = (0..channels * pitch).map(|i| (i % 251) as u8).collect();
@@ -264,7 +313,7 @@ mod tests {
                 unsafe {
                     pack(&pointers, n, panels[0].as_mut_ptr(), NR);
                     let (x, panel) = (x.as_ptr(), panels[1].as_mut_ptr());
-                    gather(&Gather { taps: None, n, x, pitch, channels, padding: 0, panel });
+                    (gathers.taps)(&Gather { taps: None, n, x, pitch, channels, padding: 0, panel });
                 }
                 for k in 0..channels {
                     let column = |panel: &[u8]| -> Vec<u8> {

@@ -1,8 +1,8 @@
 //! NEON: products in 16 bits, added two by two to sums in 32.
 //!
 //! `smull` and `smlal` multiply signed bytes, so the panel holds `x - 128` and `128 · Σ w` is added to a sum. Two products
-//! of at most 128 · 127 fit 16 bits: one of this group of four depths and one of the next are added there before `sadalp`
-//! adds lanes two by two. A pass of four rows by eight columns keeps sixteen registers of half sums.
+//! fit 16 bits unless both are 128²: where a block has a weight of -128 each is added to the sums by itself, elsewhere one
+//! of a group of four depths and one of the next are added before `sadalp` adds lanes two by two. A pass of four rows by eight columns keeps sixteen registers of half sums.
 
 #![allow(unsafe_code, reason = "vector loads and stores through pointers")]
 
@@ -19,7 +19,7 @@ const R: usize = 4;
 const COLUMNS: usize = 8;
 
 pub(super) fn get() -> Option<Tiles> {
-    Neon::detect().map(|_| Tiles { run, pack, gather: None })
+    Neon::detect().map(|_| Tiles { run, pack, gathers: None })
 }
 
 #[target_feature(enable = "neon")]
@@ -37,6 +37,8 @@ unsafe fn run(s: &StripI8<'_, TilesI8<'_>>) {
             s,
             |block, sums| {
                 let flipped = block.flipped();
+                let least = block.weights.as_flattened().as_flattened().contains(&i8::MIN);
+                let pass = if least { pass::<false> } else { pass::<true> };
                 for r0 in (0..block.rows).step_by(R) {
                     for column in (0..columns).step_by(COLUMNS) {
                         pass(&block, &flipped, r0, column, sums);
@@ -48,13 +50,20 @@ unsafe fn run(s: &StripI8<'_, TilesI8<'_>>) {
     }
 }
 
-/// Adds rows `r0..r0 + R` of a block over `COLUMNS` columns; `flipped` is added to every sum of a row.
+/// Adds rows `r0..r0 + R` of a block over `COLUMNS` columns; `flipped` is added to every sum of a row. With `PAIRS` no
+/// weight is -128.
 ///
 /// # Safety
 /// The panel has the columns.
 #[target_feature(enable = "neon")]
 #[inline(never)]
-unsafe fn pass(block: &Block<'_>, flipped: &[i32; TILE], r0: usize, column: usize, sums: &mut Sums) {
+unsafe fn pass<const PAIRS: bool>(
+    block: &Block<'_>,
+    flipped: &[i32; TILE],
+    r0: usize,
+    column: usize,
+    sums: &mut Sums,
+) {
     let mut acc = [[vdupq_n_s32(0); 4]; R];
     // SAFETY: the panel has the column.
     let panel = unsafe { block.panel.add(column * QUAD) };
@@ -70,9 +79,15 @@ unsafe fn pass(block: &Block<'_>, flipped: &[i32; TILE], r0: usize, column: usiz
             let (w0, w1) = (w(q, r), w(q + 1, r));
             for i in 0..2 {
                 let low = vmull_s8(vget_low_s8(x0[i]), vget_low_s8(w0));
-                let low = vmlal_s8(low, vget_low_s8(x1[i]), vget_low_s8(w1));
+                let high = vmull_high_s8(x0[i], w0);
+                let (low, high) = if PAIRS {
+                    (vmlal_s8(low, vget_low_s8(x1[i]), vget_low_s8(w1)), vmlal_high_s8(high, x1[i], w1))
+                } else {
+                    acc[2 * i] = vpadalq_s16(acc[2 * i], low);
+                    acc[2 * i + 1] = vpadalq_s16(acc[2 * i + 1], high);
+                    (vmull_s8(vget_low_s8(x1[i]), vget_low_s8(w1)), vmull_high_s8(x1[i], w1))
+                };
                 acc[2 * i] = vpadalq_s16(acc[2 * i], low);
-                let high = vmlal_high_s8(vmull_high_s8(x0[i], w0), x1[i], w1);
                 acc[2 * i + 1] = vpadalq_s16(acc[2 * i + 1], high);
             }
         }

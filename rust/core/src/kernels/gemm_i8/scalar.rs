@@ -7,7 +7,7 @@ use crate::kernels::strip_i8::{Block, LANES, StripI8, Sums, dense, interleave, s
 use crate::weight::{QUAD, TilesI8};
 
 pub(super) fn get() -> Tiles {
-    Tiles { run, pack, gather: None }
+    Tiles { run, pack, gathers: None }
 }
 
 unsafe fn pack(rows: &[*const u8], n: usize, panel: *mut u8, stride: usize) {

@@ -47,7 +47,7 @@ macro_rules! widening_tier {
         const WIDTH: usize = size_of::<$vector>() / size_of::<i32>();
 
         pub(super) fn get() -> Option<Tiles> {
-            $token::detect().map(|_| Tiles { run, pack, gather: None })
+            $token::detect().map(|_| Tiles { run, pack, gathers: None })
         }
 
         #[target_feature(enable = $features)]

@@ -16,7 +16,7 @@ pub(super) fn get() -> Option<Kernel> {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn run(s: &RowsI8<'_, TilesI8<'_>>) {
+pub(super) unsafe fn run(s: &RowsI8<'_, TilesI8<'_>>) {
     by_rows!(s,
         8 => |s, i| tiles::<2, 8>(s, i, |t, x| dot(t, x), |t, x| dot(t, x)),
         4 => |s, i| tiles::<4, 4>(s, i, |t, x| dot(t, x), |t, x| dot(t, x)),

@@ -1,4 +1,4 @@
-//! A dense int8 weight times a few uint8 vectors.
+//! A dense int8 weight times uint8 vectors that lie one after the other.
 //!
 //! `out[i][r] = requantize(Σ_k W[r][k] · x[i][k])` as [`strip_i8`](super::strip_i8) defines it; `W` is [`TilesI8`],
 //! `[⌈m/16⌉][⌈k/4⌉][16][4]`, whose sixteen rows fill the lanes; `x` is `(n, k)`, plain. Exact, hence equal, on every tier.
@@ -10,6 +10,8 @@ use super::strip_i8::rows::{RowsI8, store_tile};
 use crate::isa::Tier;
 use crate::weight::{QUAD, TILE, TilesI8};
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -29,6 +31,8 @@ pub type Kernel = unsafe fn(&RowsI8<'_, TilesI8<'_>>);
 
 /// The implementations, best first.
 pub static TABLE: &[Impl<Kernel>] = &[
+    #[cfg(target_arch = "x86_64")]
+    Impl { tier: Tier::Amx, get: amx::get },
     #[cfg(target_arch = "x86_64")]
     Impl { tier: Tier::Avx512Vnni, get: avx512vnni::get },
     #[cfg(target_arch = "x86_64")]
@@ -124,8 +128,9 @@ unsafe fn tiles<const T: usize, const N: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::strip_i8::rows::MAX_ROWS;
+    use crate::kernels::strip_i8::rows::{Each, MAX_ROWS};
     use crate::kernels::strip_i8::testing::Case;
+    use crate::kernels::strip_i8::{Output, Requant};
     use crate::testing::for_each_impl;
     use crate::weight::tile_i8;
 
@@ -144,7 +149,7 @@ mod tests {
             let mut kind = 0;
             for m in [1, 15, 16, 17, 33, 64, 81] {
                 for k in [0, 1, 3, 4, 5, 63, 64, 65, 300] {
-                    for n in 1..=MAX_ROWS {
+                    for n in (1..=MAX_ROWS).chain([15, 16, 17, 31, 32, 33, 70]) {
                         check(tier, kernel, &Case::new((m, k, n), kind, 0.1), (0, m));
                         kind += 1;
                     }
@@ -158,6 +163,7 @@ mod tests {
         for_each_impl(TABLE, |tier, kernel| {
             for kind in 0..Case::KINDS {
                 check(tier, kernel, &Case::new((37, 530, 3), kind, 0.0), (0, 37));
+                check(tier, kernel, &Case::new((37, 530, 33), kind, 0.0), (0, 37));
             }
         });
     }
@@ -167,6 +173,7 @@ mod tests {
         for_each_impl(TABLE, |tier, kernel| {
             for kind in 0..Case::TIES {
                 check(tier, kernel, &Case::ties((100, 40, 7), kind, 0.0), (0, 100));
+                check(tier, kernel, &Case::ties((100, 40, 20), kind, 0.0), (0, 100));
             }
         });
     }
@@ -176,6 +183,61 @@ mod tests {
         for_each_impl(TABLE, |tier, kernel| {
             for rows in [(0, 16), (16, 32), (16, 128), (32, 130), (128, 130), (16, 16)] {
                 check(tier, kernel, &Case::new((130, 70, 7), 4, 0.0), rows);
+                check(tier, kernel, &Case::new((130, 70, 50), 4, 0.0), rows);
+            }
+        });
+    }
+
+    #[test]
+    fn every_vector_may_have_a_range_of_its_own() {
+        for_each_impl(TABLE, |tier, kernel| {
+            for (m, k, n) in [(1, 1, 1), (17, 70, 8), (70, 192, 37), (33, 65, 16)] {
+                let case = Case::new((m, k, n), 1, 0.0);
+                let tiles = tile_i8(m, k, &case.w);
+                let weight = TilesI8::new(m, k, &tiles).unwrap();
+                let each = (0..n).map(|i| Each { zero_point: (i * 37 % 256) as i32, scale: 0.5 + i as f32 });
+                let each: Vec<Each> = each.collect();
+                let sums: Vec<i32> =
+                    case.w.chunks(k).map(|row| row.iter().map(|&w| i32::from(w)).sum()).collect();
+                let (offset, scale, bias): (Vec<i32>, Vec<f32>, Vec<f32>) = (
+                    sums.iter().map(|sum| -sum).collect(),
+                    (0..m).map(|r| 0.001 * (r + 1) as f32).collect(),
+                    (0..m).map(|r| r as f32 - 3.5).collect(),
+                );
+                let x: Vec<u8> = (0..n * k).map(|i| case.x[i % k * n + i / k]).collect();
+                let mut out = vec![0f32; n * m];
+                let call = RowsI8 {
+                    weight,
+                    rows: (0, m),
+                    x: x.as_ptr(),
+                    x_stride: k,
+                    n,
+                    out: out.as_mut_ptr().cast(),
+                    out_stride: m,
+                    residual: std::ptr::null(),
+                    residual_stride: 0,
+                    requant: Requant {
+                        offset: &offset,
+                        scale: &scale,
+                        bias: &bias,
+                        residual: None,
+                        output: Output::F32 { lo: f32::NEG_INFINITY, hi: f32::INFINITY },
+                    },
+                    each: Some(&each),
+                };
+                // SAFETY: the tier was detected; the arrays are as long as said.
+                unsafe { kernel(&call) };
+                for i in 0..n {
+                    for r in 0..m {
+                        let products = (0..k).map(|c| {
+                            i64::from(case.w[r * k + c])
+                                * (i64::from(x[i * k + c]) - i64::from(each[i].zero_point))
+                        });
+                        let sum = products.sum::<i64>() as f32;
+                        let want = sum * (each[i].scale * scale[r]) + bias[r];
+                        assert_eq!(out[i * m + r], want, "{tier}: {m} x {k}, vector {i} of {n}, row {r}");
+                    }
+                }
             }
         });
     }

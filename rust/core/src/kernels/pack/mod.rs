@@ -14,9 +14,13 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod beside;
+#[cfg(target_arch = "x86_64")]
 mod gather;
 mod scalar;
 
+#[cfg(target_arch = "x86_64")]
+pub(super) use beside::beside;
 #[cfg(target_arch = "x86_64")]
 pub(super) use gather::gather;
 
@@ -181,6 +185,45 @@ pub struct Gather<'a> {
 /// The caller holds the tier's token; `x` is valid for the planes of all channels, of the size of the window the taps were
 /// found for, or, without taps, for the pixels up to the next multiple of 16; `panel` is valid for every group of four rows.
 pub type RunGather = unsafe fn(&Gather<'_>);
+
+/// One call that makes the whole panel of an int8 product whose groups of four are taps that lie side by side: every tap,
+/// several channels, at most [`LANES_U8`] pixels.
+///
+/// Group `(c · rows + ty) · ⌈columns/4⌉ + i` of the panel, `[groups][64][4]`, is what taps `4 i ..` of row `ty` of the window
+/// see of channel `c`; what is beyond the window's last tap is multiplied by weights that are zero.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside<'a> {
+    /// The window; one that [`Beside::serves`].
+    pub window: &'a Window2,
+    /// The first pixel.
+    pub p0: usize,
+    /// Pixels.
+    pub n: usize,
+    /// The first channel's plane.
+    pub x: *const u8,
+    /// Bytes from one channel's plane to the next.
+    pub pitch: usize,
+    /// Channels.
+    pub channels: usize,
+    /// What lies outside the plane.
+    pub padding: u8,
+    /// The panel.
+    pub panel: *mut u8,
+}
+
+impl Beside<'_> {
+    /// Whether taps of this window lie side by side, and what sixteen pixels see is in reach of one load.
+    pub fn serves(window: &Window2) -> bool {
+        window.kernel[1] > 1 && window.dilation[1] == 1 && window.stride[1] <= 4
+    }
+}
+
+/// Makes the panel.
+///
+/// # Safety
+/// The caller holds the tier's token; `x` is valid for the planes of all channels, of the size of the window; `panel` is
+/// valid for every group.
+pub type RunBeside = unsafe fn(&Beside<'_>);
 
 /// Kernels for float32.
 pub static TABLE_F32: &[Impl<Run<f32>>] = &[

@@ -5,6 +5,7 @@
 //!
 //! | function | of each element |
 //! |---|---|
+//! | range | the least and the greatest, 0 among them; both NaN where one is |
 //! | quantize | `clamp(rint(x · inverse) + zero_point, lo, hi)`, a NaN counting as 0 |
 //! | dequantize | `f32(q - zero_point) · scale` |
 //! | lookup | `table[q]` |
@@ -16,7 +17,7 @@
 
 use crate::isa::Tier;
 use crate::kernels::Impl;
-use crate::kernels::simd::{Op, Simd, each, simd_table};
+use crate::kernels::simd::{Op, Simd, each, fold, simd_table};
 
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
@@ -42,6 +43,12 @@ pub struct Operand {
     /// The byte that stands for 0.
     pub zero_point: u8,
 }
+
+/// The least and the greatest of some elements and 0; both NaN where an element is.
+pub type RangeFn = fn(x: &[f32]) -> [f32; 2];
+
+/// The implementations of finding a range.
+pub static RANGE: &[Impl<RangeFn>] = simd_table!(RangeFn, run_range);
 
 /// Quantizes; `inverse` is what a float32 is multiplied by.
 ///
@@ -167,6 +174,34 @@ macro_rules! to_each {
             unsafe { $s.store_u8_n($y.add($i), $count, to_bytes($s, $value, bounds, zero_point)) };
         });
     }};
+}
+
+fn run_range<S: Simd>(x: &[f32]) -> [f32; 2] {
+    // SAFETY: the table holds this instance only where the tier was detected.
+    unsafe { S::assume() }.run(Range { x })
+}
+
+struct Range<'a> {
+    x: &'a [f32],
+}
+
+impl Op for Range<'_> {
+    type Output = [f32; 2];
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) -> [f32; 2] {
+        let x = self.x;
+        let (mut least, mut most) = (s.splat(0.0), s.splat(0.0));
+        each!(s, x.len(), |i, count| {
+            // SAFETY: `count` elements from `i` on lie within the slice; other lanes are 0.
+            let value = unsafe { s.load_n(x.as_ptr().add(i), count) };
+            // Of a NaN it is enough that one of them keeps it.
+            (least, most) = (s.min_nan(least, value), s.max(most, value));
+        });
+        let least = fold!(s, least, |a, b| s.min_nan(a, b));
+        let most = fold!(s, most, |a, b| s.max(a, b));
+        if least.is_nan() { [f32::NAN; 2] } else { [least, most] }
+    }
 }
 
 fn run_quantize<S: Simd>(inverse: f32, bytes: Bytes, x: &[f32], y: &mut [u8]) {

@@ -1,6 +1,6 @@
 //! Every tier bit for bit against the table of formulas, in float32 steps written out.
 
-use super::{ADD, BLEND, Bytes, DEQUANTIZE, LOOKUP, MUL, Operand, Product, QUANTIZE, add, lookup};
+use super::{ADD, BLEND, Bytes, DEQUANTIZE, LOOKUP, MUL, Operand, Product, QUANTIZE, RANGE, add, lookup};
 use crate::testing::{Aligned, Rng, for_each_impl};
 
 const LENGTHS: [usize; 15] = [0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 63, 64, 65, 131];
@@ -19,6 +19,28 @@ fn ranges() -> Vec<Bytes> {
         }
     }
     made
+}
+
+#[test]
+fn a_range_holds_every_element_and_zero() {
+    let mut rng = Rng::new(7);
+    for_each_impl(RANGE, |tier, range| {
+        for n in LENGTHS {
+            let mut x = Aligned::<f32>::new(n, 1);
+            for sign in [-1.0, 0.0, 1.0] {
+                x.iter_mut().for_each(|x| *x = rng.float() + 2.0 * sign);
+                let want = x.iter().fold([0f32; 2], |[lo, hi], &x| [lo.min(x), hi.max(x)]);
+                assert_eq!(range(&x), want, "{tier}, {n} elements");
+            }
+            for at in 0..n {
+                x[at] = f32::NAN;
+                assert!(range(&x).iter().all(|x| x.is_nan()), "{tier}: NaN at {at} of {n}");
+                x[at] = f32::INFINITY;
+                assert_eq!(range(&x)[1], f32::INFINITY, "{tier}: infinity at {at} of {n}");
+                x[at] = 1.0;
+            }
+        }
+    });
 }
 
 #[test]

@@ -12,15 +12,20 @@ pub(super) fn get() -> Option<TransposeFn> {
 
 unsafe fn run(x: *const u32, x_stride: usize, y: *mut u32, y_stride: usize, rows: usize, columns: usize) {
     // SAFETY: the caller's; `get` gave this function out, so the processor has the tier.
-    unsafe { tiled::<u32, 16>(x, x_stride, y, y_stride, rows, columns, tile) }
+    unsafe { tiled::<u32, 16>(x, x_stride, y, y_stride, rows, columns, transpose) }
 }
 
+/// Transposes a tile of 16×16.
+///
 /// No hardware prefetcher follows so many rows at once, so each row's next lines are asked for: two tiles on in `x`, which is
 /// a column block further, one in `y`.
 ///
 /// Elements, then pairs, are exchanged within 128-bit blocks, then the blocks in two steps.
+///
+/// # Safety
+/// Both sides have sixteen rows of sixteen elements.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
-unsafe fn tile(x: *const u32, x_stride: usize, y: *mut u32, y_stride: usize) {
+pub(in crate::kernels) unsafe fn transpose(x: *const u32, x_stride: usize, y: *mut u32, y_stride: usize) {
     let mut a = [_mm512_setzero_ps(); 16];
     let mut b = a;
     for (r, row) in a.iter_mut().enumerate() {

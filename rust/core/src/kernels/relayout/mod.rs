@@ -12,7 +12,7 @@ use crate::kernels::Impl;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+pub(in crate::kernels) mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;

@@ -1,14 +1,12 @@
 //! The packed form: rows in lanes, a window of `x` a step.
 
+use crate::kernels::lanes::{deal, groups};
 use crate::weight::{Bytes, Number, SparseRows, TILE, Values};
 
 /// A sparse matrix as a stream of *steps*, for kernels that put sixteen rows in the lanes.
 ///
 /// A step names a *window* of consecutive columns; each lane either takes its row's next non-zero, if that lies in the
-/// window, or rests. The window starts at the least next column of the tile's rows (rounded down, so that a vector
-/// starts on a cache line where `x` does): the row that is behind always advances, the others run ahead as far as the
-/// window reaches, and no lane waits at the border of a block. Tiles are made of rows with like numbers of non-zeros,
-/// most first.
+/// window, or rests ([`deal`]).
 #[derive(Debug)]
 pub struct Packed<T> {
     m: usize,
@@ -42,39 +40,24 @@ impl<T: Number> Packed<T> {
     pub fn new(weight: &SparseRows<'_, T>, window: usize) -> Packed<T> {
         assert!((ROUND..=usize::from(REST)).contains(&window), "a window of {window} columns");
         let (m, k) = (weight.m(), weight.k());
-        let mut counts = vec![0usize; m];
-        for b in 0..weight.blocks() {
-            for (all, &count) in counts.iter_mut().zip(weight.at(b).counts) {
-                *all += usize::from(count);
+        let (mut rows, mut starts) = (vec![], vec![0]);
+        let (mut firsts, mut columns, mut values) = (vec![], vec![], vec![]);
+        groups(weight, |group| {
+            let r0 = rows.len();
+            rows.extend(group.iter().map(|row| (r0 + usize::from(row.place)) as u32));
+            for tile in group.chunks(TILE) {
+                let place = |behind: usize| {
+                    let first = (behind / ROUND * ROUND).min(k.saturating_sub(window));
+                    firsts.push(first as u32);
+                    first
+                };
+                deal(tile, (window, REST), place, |step: [[_; 1]; TILE], taken| {
+                    columns.push(step);
+                    values.push(taken);
+                });
+                starts.push(u32::try_from(firsts.len()).expect("fewer steps than non-zeros"));
             }
-        }
-        let mut rows: Vec<u32> = (0..m as u32).collect();
-        rows.sort_by_key(|&r| std::cmp::Reverse(counts[r as usize]));
-
-        let (mut starts, mut firsts, mut columns, mut values) = (vec![0], vec![], vec![], vec![]);
-        let mut lanes: [Vec<(usize, T)>; TILE] = std::array::from_fn(|_| vec![]);
-        for tile in rows.chunks(TILE) {
-            for lane in &mut lanes {
-                lane.clear();
-            }
-            for (lane, &r) in lanes.iter_mut().zip(tile) {
-                non_zeros(weight, r as usize, lane);
-                // Taken from the end.
-                lane.reverse();
-            }
-            while let Some(behind) = lanes.iter().filter_map(|lane| Some(lane.last()?.0)).min() {
-                let first = (behind / ROUND * ROUND).min(k.saturating_sub(window));
-                firsts.push(first as u32);
-                for lane in &mut lanes {
-                    let next = lane.pop_if(|&mut (column, _)| column < first + window);
-                    let (column, value) =
-                        next.map_or((REST, T::default()), |(column, value)| ((column - first) as u8, value));
-                    columns.push(column);
-                    values.push(value);
-                }
-            }
-            starts.push(u32::try_from(firsts.len()).expect("fewer steps than non-zeros"));
-        }
+        });
         Packed {
             m,
             k,
@@ -83,8 +66,8 @@ impl<T: Number> Packed<T> {
             rows,
             starts,
             firsts,
-            columns: Bytes::copy(&columns),
-            values: Values::copy(&values),
+            columns: Bytes::copy(columns.as_flattened().as_flattened()),
+            values: Values::copy(values.as_flattened().as_flattened()),
             of: std::marker::PhantomData,
         }
     }
@@ -131,18 +114,6 @@ impl<T: Number> Packed<T> {
             &self.columns.as_chunks().0[steps.clone()],
             &self.values.of::<T>().as_chunks().0[steps],
         )
-    }
-}
-
-/// Appends the non-zeros of row `r`, `(column, value)` in ascending order.
-fn non_zeros<T: Copy>(weight: &SparseRows<'_, T>, r: usize, to: &mut Vec<(usize, T)>) {
-    for b in 0..weight.blocks() {
-        let block = weight.at(b);
-        let before = &block.counts[r / TILE * TILE..r];
-        let start = block.starts[r / TILE] as usize + before.iter().map(|&c| usize::from(c)).sum::<usize>();
-        let range = start..start + usize::from(block.counts[r]);
-        let columns = block.indices[range.clone()].iter().map(|&i| block.k0 + usize::from(i));
-        to.extend(columns.zip(block.values[range].iter().copied()));
     }
 }
 

@@ -8,8 +8,9 @@
 use std::arch::x86_64::*;
 
 use super::Kernel;
-use super::packed::{GROUP, Packed, WINDOW};
+use super::packed::{Packed, WINDOW};
 use crate::isa::Avx512Vnni;
+use crate::kernels::lanes::GROUP;
 use crate::kernels::strip_i8::rows::{RowsI8, by_rows, store_tile};
 use crate::weight::TILE;
 

@@ -14,7 +14,8 @@ mod avx512vnni;
 mod packed;
 mod scalar;
 
-pub use packed::{GROUP, Packed};
+pub use crate::kernels::lanes::GROUP;
+pub use packed::Packed;
 
 /// The code of a tier that reads packed weights, four non-zeros of a row a step.
 pub type RunPacked = unsafe fn(&RowsI8<'_, &Packed>);

@@ -1,6 +1,7 @@
 //! The packed form: sixteen rows in lanes, a window of `x` a step. Made once, at load, for tiers that look elements up in
 //! registers.
 
+use crate::kernels::lanes::{GROUP, deal, groups};
 use crate::weight::{Bytes, SparseRows, TILE};
 
 /// Non-zeros of a row that a step takes.
@@ -12,16 +13,10 @@ pub(super) const WINDOW: usize = 256;
 /// Columns to which the start of a window is rounded down, a register of `x`.
 const ROUND: usize = TILE * STEP;
 
-/// Tiles whose rows are dealt out among themselves, so that rows with like numbers of non-zeros share a tile.
-pub const GROUP: usize = 8;
-
 /// A sparse matrix as a stream of *steps*, for kernels that put sixteen rows in the lanes.
 ///
 /// A step names a *window* of consecutive columns; each lane takes up to `STEP` of its row's next non-zeros, those that lie
-/// in the window, and rests for what is missing. The window starts at the least next column of the tile's rows (rounded
-/// down, so that a vector starts on a cache line where `x` does): the row that is behind always advances, the others run
-/// ahead as far as the window reaches, and no lane waits at the border of a block. Within a [`GROUP`] of tiles, rows are
-/// ordered by their numbers of non-zeros.
+/// in the window, and rests for what is missing ([`deal`]).
 #[derive(Debug)]
 pub struct Packed {
     m: usize,
@@ -48,40 +43,22 @@ impl Packed {
         let (m, k) = (weight.m(), weight.k());
         let (mut rows, mut starts) = (vec![], vec![0]);
         let (mut advances, mut lines): (Vec<u8>, Vec<[Line; 2]>) = (vec![], vec![]);
-        for r0 in (0..m).step_by(GROUP * TILE) {
-            let mut group: Vec<(u8, Vec<(usize, i8)>)> =
-                (r0..m.min(r0 + GROUP * TILE)).map(|r| ((r - r0) as u8, non_zeros(weight, r))).collect();
-            group.sort_by_key(|(_, row)| std::cmp::Reverse(row.len()));
-            rows.extend(group.iter().map(|&(r, _)| r));
-            for tile in group.chunks_mut(TILE) {
-                // Taken from the end.
-                for (_, row) in &mut *tile {
-                    row.reverse();
-                }
+        groups(weight, |group| {
+            rows.extend(group.iter().map(|row| row.place));
+            for tile in group.chunks(TILE) {
                 let mut at = 0;
-                while let Some(behind) = tile.iter().filter_map(|(_, row)| Some(row.last()?.0)).min() {
+                let place = |behind: usize| {
                     let advance = ((behind - at) / ROUND).min(u8::MAX.into());
                     at += advance * ROUND;
                     advances.push(advance as u8);
-                    let first = at.min(k.saturating_sub(WINDOW));
-                    let mut line = [[[0; STEP]; TILE]; 2];
-                    let [columns, values] = &mut line;
-                    for ((_, row), places) in tile.iter_mut().zip(columns.iter_mut().zip(values)) {
-                        for (to_column, to_value) in places.0.iter_mut().zip(places.1) {
-                            let Some((column, value)) =
-                                row.pop_if(|&mut (column, _)| column < first + WINDOW)
-                            else {
-                                break;
-                            };
-                            *to_column = (column - first) as u8;
-                            *to_value = value.cast_unsigned();
-                        }
-                    }
-                    lines.push(line);
-                }
+                    at.min(k.saturating_sub(WINDOW))
+                };
+                deal(tile, (WINDOW, 0), place, |columns, values: [[i8; STEP]; TILE]| {
+                    lines.push([columns, bytemuck::cast(values)]);
+                });
                 starts.push(u32::try_from(advances.len()).expect("steps fit in 32 bits"));
             }
-        }
+        });
         let lines = Bytes::copy(lines.as_flattened().as_flattened().as_flattened());
         Packed { m, k, rows, starts, advances: Bytes::copy(&advances), lines }
     }
@@ -151,20 +128,6 @@ impl Packed {
             }
         }
     }
-}
-
-/// The non-zeros of row `r`, `(column, value)` in ascending order.
-fn non_zeros(weight: &SparseRows<'_, i8>, r: usize) -> Vec<(usize, i8)> {
-    let mut row = vec![];
-    for b in 0..weight.blocks() {
-        let block = weight.at(b);
-        let before = &block.counts[r / TILE * TILE..r];
-        let start = block.starts[r / TILE] as usize + before.iter().map(|&c| usize::from(c)).sum::<usize>();
-        let range = start..start + usize::from(block.counts[r]);
-        let columns = block.indices[range.clone()].iter().map(|&i| block.k0 + usize::from(i));
-        row.extend(columns.zip(block.values[range].iter().copied()));
-    }
-    row
 }
 
 #[cfg(test)]

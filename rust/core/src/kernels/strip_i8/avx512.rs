@@ -105,3 +105,32 @@ pub(in crate::kernels) unsafe fn store_sums<W>(s: &StripI8<'_, W>, r0: usize, su
         }
     }
 }
+
+/// [`store_sums`] of sums that lack their offsets.
+///
+/// # Safety
+/// As [`store_rows`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+#[inline]
+pub(in crate::kernels) unsafe fn store_products<W>(s: &StripI8<'_, W>, r0: usize, sums: &mut [[i32; NR]]) {
+    let offset = |row: &[i32; NR], r: usize| -> [__m512i; 4] {
+        let offset = _mm512_set1_epi32(s.requant.offset[r]);
+        // SAFETY: a row of sums is four registers.
+        let load = |i: usize| unsafe { _mm512_loadu_si512(row.as_ptr().add(i * LANES).cast()) };
+        std::array::from_fn(|i| _mm512_add_epi32(load(i), offset))
+    };
+    if let Output::F32 { .. } = s.requant.output {
+        for (i, row) in sums.iter_mut().enumerate() {
+            for (v, sums) in offset(row, r0 + i).into_iter().enumerate() {
+                // SAFETY: as they were loaded.
+                unsafe { _mm512_storeu_si512(row.as_mut_ptr().add(v * LANES).cast(), sums) };
+            }
+        }
+        // SAFETY: the caller's.
+        return unsafe { store_rows(s, r0, sums) };
+    }
+    for (i, row) in sums.iter().enumerate() {
+        // SAFETY: the caller's.
+        unsafe { store_bytes::<true, W>(s, r0 + i, offset(row, r0 + i)) };
+    }
+}

@@ -26,7 +26,7 @@
 
 use std::ops::Range;
 
-use super::pack::RunGather;
+use super::pack::{RunBeside, RunGather};
 use crate::weight::{QUAD, TILE, TilesI8};
 
 #[cfg(target_arch = "x86_64")]
@@ -47,9 +47,9 @@ pub const LANES: usize = 16;
 /// A panel is readable down to the next multiple of this depth, whatever it holds below the weight's.
 pub const DEPTH: usize = 64;
 
-/// The deepest sum that fits an i32 whatever its values: `255 · 127 · 66 311 < 2³¹`. A deeper weight is not for these
+/// The deepest sum that fits an i32 whatever its values: `255 · 128 · 65 793 < 2³¹`. A deeper weight is not for these
 /// kernels.
-pub const MAX_DEPTH: usize = 66_311;
+pub const MAX_DEPTH: usize = 65_793;
 
 /// An addend in uint8: the other branch of a residual connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -171,6 +171,12 @@ impl<'a, W> StripI8<'a, W> {
         self.rows.0..self.rows.1
     }
 
+    /// Rows of the tile from row `r0` that are to be computed.
+    #[inline(always)]
+    pub(super) fn tile_rows(&self, r0: usize) -> usize {
+        TILE.min(self.rows.1 - r0)
+    }
+
     /// Columns in whole vectors of [`LANES`], in `1..=NR / LANES`.
     pub(super) fn vectors(&self) -> usize {
         self.n.div_ceil(LANES)
@@ -189,8 +195,17 @@ pub struct StripI8Kernel<R> {
     pub run: R,
     /// Makes the panel that `run` reads.
     pub pack: Pack,
-    /// Makes the same panel, of a stride of [`NR`], of what taps see, where the tier does so at once.
-    pub gather: Option<RunGather>,
+    /// What makes panels of a stride of [`NR`] of what taps see, where the tier does so at once.
+    pub gathers: Option<Gathers>,
+}
+
+/// Two ways to make a panel of what taps see.
+#[derive(Clone, Copy, Debug)]
+pub struct Gathers {
+    /// The panel that [`Pack`] makes.
+    pub taps: RunGather,
+    /// That of groups of taps that lie side by side, which are other columns of the weight.
+    pub beside: RunBeside,
 }
 
 /// Interleaves plain rows of columns into a panel: `pack(rows, n, panel, panel_stride)`.
@@ -308,7 +323,7 @@ pub(super) unsafe fn dense(
     let mut sums = Sums([[0; NR]; TILE]);
     for r0 in s.rows().step_by(TILE) {
         let tile = s.weight.tile(r0 / TILE).as_chunks().0.as_chunks().0;
-        let rows = TILE.min(s.rows.1 - r0);
+        let rows = s.tile_rows(r0);
         let mut start = [0; TILE];
         start[..rows].copy_from_slice(&s.requant.offset[r0..][..rows]);
         let mut start = Some(start);
@@ -418,6 +433,6 @@ mod tests {
     #[test]
     fn the_deepest_sum_fits() {
         let depth = MAX_DEPTH as i64;
-        assert!(255 * 127 * depth <= i64::from(i32::MAX) && 255 * 127 * (depth + 1) > i64::from(i32::MAX));
+        assert!(255 * 128 * depth <= i64::from(i32::MAX) && 255 * 128 * (depth + 1) > i64::from(i32::MAX));
     }
 }

@@ -13,8 +13,17 @@ use std::ops::Range;
 use super::{Output, Requant, clamp, quantize};
 use crate::weight::TILE;
 
-/// Most rows of activations of one call.
+/// Most rows of activations that vector kernels take at a time; a call may have more.
 pub const MAX_ROWS: usize = 8;
+
+/// How one row of activations was quantized, where each has a range of its own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Each {
+    /// The byte that stands for zero.
+    pub zero_point: i32,
+    /// What a step is worth.
+    pub scale: f32,
+}
 
 /// One call of a kernel: some rows of a weight `W` `(m, k)` times rows of activations, `out[i][r]` for each `i < n`.
 ///
@@ -30,7 +39,7 @@ pub struct RowsI8<'a, W> {
     pub x: *const u8,
     /// Bytes from one row of activations to the next.
     pub x_stride: usize,
-    /// Rows of activations, `1..=MAX_ROWS`.
+    /// Rows of activations, at least one.
     pub n: usize,
     /// Element `(0, 0)` of the output (channel 0, not `rows.0`): bytes, or an aligned `f32` where that is the output.
     pub out: *mut u8,
@@ -42,6 +51,9 @@ pub struct RowsI8<'a, W> {
     pub residual_stride: usize,
     /// What is done to a finished sum.
     pub requant: Requant<'a>,
+    /// An entry a row of activations, where each has a range of its own: offsets are then multiplied by its zero point,
+    /// scales, in one rounding, by its scale.
+    pub each: Option<&'a [Each]>,
 }
 
 impl<W> RowsI8<'_, W> {
@@ -50,6 +62,9 @@ impl<W> RowsI8<'_, W> {
         self.rows.0..self.rows.1
     }
 }
+
+/// What leaves offsets and scales as they are.
+const ALL_ALIKE: Each = Each { zero_point: 1, scale: 1.0 };
 
 /// Stores sums of products, offsets not included, of activations `i` and the tile of channels from `r0`.
 ///
@@ -82,8 +97,11 @@ unsafe fn store_lanes<const N: usize, W>(s: &RowsI8<'_, W>, i: usize, r: usize, 
         lanes::<_, N>(s.requant.scale, r),
         lanes::<_, N>(s.requant.bias, r),
     );
-    let mut y: [f32; N] =
-        std::array::from_fn(|l| Requant::real(sums[l].wrapping_add(offset[l]), scale[l], bias[l]));
+    let Each { zero_point, scale: step } = s.each.map_or(ALL_ALIKE, |each| each[i]);
+    let mut y: [f32; N] = std::array::from_fn(|l| {
+        let offset = zero_point.wrapping_mul(offset[l]);
+        Requant::real(sums[l].wrapping_add(offset), step * scale[l], bias[l])
+    });
     if let Some(residual) = s.requant.residual {
         // SAFETY: the call has these elements; bytes have no alignment.
         let addend = unsafe { s.residual.add(i * s.residual_stride + r).cast::<[u8; N]>().read() };
@@ -106,7 +124,6 @@ unsafe fn store_lanes<const N: usize, W>(s: &RowsI8<'_, W>, i: usize, r: usize, 
 /// Cuts the rows of activations into the sizes a tier has code for, `N` largest first, and hands each to its code.
 macro_rules! by_rows {
     ($s:ident, $($n:literal => $run:expr),+) => {
-        debug_assert!($s.n <= $crate::kernels::strip_i8::rows::MAX_ROWS);
         let mut i = 0;
         while i < $s.n {
             let left = $s.n - i;

@@ -36,9 +36,9 @@ impl Case {
     pub(in crate::kernels) fn new((m, k, n): (usize, usize, usize), kind: u64, zeros: f64) -> Case {
         let mut rng = Rng::new((m * 1_000_003 + k * 1009 + n) as u64 * 64 + kind);
         let weight = |rng: &mut Rng| match kind % 3 {
-            0 => (rng.below(255) as i32 - 127) as i8,
-            1 => [-127, 127][rng.below(2)],
-            _ => -127,
+            0 => (rng.below(256) as i32 - 128) as i8,
+            1 => [i8::MIN, i8::MAX][rng.below(2)],
+            _ => i8::MIN,
         };
         let w: Vec<i8> =
             (0..m * k)
@@ -239,6 +239,7 @@ impl Case {
             residual: residual.as_ptr(),
             residual_stride,
             requant: self.requant(),
+            each: None,
         });
         let beyond = |row: &[u8]| row[self.m * size..].iter().all(|&byte| byte == 0xA5);
         assert!(out.chunks(out_stride * size).all(beyond), "wrote past the end of a row");
