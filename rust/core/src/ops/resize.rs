@@ -222,7 +222,7 @@ struct Walk {
     planes: usize,
 }
 
-/// Parts of the planes that a thread takes one after the other; taps are worked out once for each.
+/// Parts of the planes that a thread takes one after the other.
 const PARTS: usize = 8;
 
 /// The taps of both axes.
@@ -241,15 +241,16 @@ impl Walk {
     ) {
         let (x, out) = (frame.input::<T>(0), Shared(frame.output_ptr::<T>(0)));
         let (down, across) = (self.rows.len(), self.columns.len());
+        // All threads read the taps in the scratch of the first, which has no other use for that part.
+        // SAFETY: scratch holds the taps of both axes, and no thread runs yet.
+        let taps = unsafe { Shared(frame.scratch_ptr::<Tap>(0)).part(0, down + across) };
+        let (rows, columns) = taps.split_at_mut(down);
+        self.rows.write(rows);
+        self.columns.write(columns);
+        let taps = Taps { rows, columns };
         let group = self.planes.div_ceil(PARTS * frame.pool.threads()).max(1);
         frame.pool.run(self.planes.div_ceil(group), &|item, worker| {
-            let scratch = Shared(frame.scratch_ptr::<Tap>(worker));
-            // SAFETY: scratch holds the taps of both axes, and is this worker's.
-            let (rows, columns) = unsafe { scratch.part(0, down + across) }.split_at_mut(down);
-            self.rows.write(rows);
-            self.columns.write(columns);
-            let (taps, rest) =
-                (Taps { rows, columns }, Shared(scratch.get().wrapping_add(down + across).cast()));
+            let rest = Shared(frame.scratch_ptr::<Tap>(worker).wrapping_add(down + across).cast());
             for plane in item * group..((item + 1) * group).min(self.planes) {
                 let x = &x[plane * self.from.pitch..][..self.from.plane];
                 let start = plane * self.to.pitch;
