@@ -74,7 +74,7 @@ mod tests {
             let mut kind = 0;
             for (m, zeros) in [(1, 0.9), (15, 0.5), (16, 0.95), (17, 0.9), (33, 0.7), (65, 0.9), (5, 1.0)] {
                 for k in [0, 1, 3, 63, 64, 65, 127, 128, 129, 191, 193, 255, 256, 300, 600] {
-                    for n in 1..=MAX_ROWS {
+                    for n in (1..=MAX_ROWS).chain([9, 17]) {
                         let block = [256, 128, 7, 200][kind as usize % 4];
                         check(tier, kernel, &Case::new((m, k, n), kind, zeros), block, (0, m));
                         kind += 1;

@@ -64,13 +64,13 @@ unsafe fn walk(
     s: &RowsI8<'_, SparseRows<'_, [i8; 4]>>,
     dot: impl Fn(*const [u8; 4], &[u8], &[[i8; 4]]) -> i32,
 ) {
-    for r0 in s.rows().step_by(TILE) {
-        let rows = r0..s.rows.1.min(r0 + TILE);
+    for (r0, i0) in s.rows().step_by(TILE).flat_map(|r0| (0..s.n).step_by(MAX_ROWS).map(move |i0| (r0, i0))) {
+        let (rows, n) = (r0..s.rows.1.min(r0 + TILE), MAX_ROWS.min(s.n - i0));
         let mut sums = [[0; TILE]; MAX_ROWS];
         for block in (0..s.weight.blocks()).map(|b| s.weight.at(b)) {
-            for (i, sums) in sums[..s.n].iter_mut().enumerate() {
+            for (i, sums) in sums[..n].iter_mut().enumerate() {
                 // SAFETY: a vector of the call, and a block within its columns.
-                let x = unsafe { s.x.add(i * s.x_stride).cast::<[u8; 4]>().add(block.k0) };
+                let x = unsafe { s.x.add((i0 + i) * s.x_stride).cast::<[u8; 4]>().add(block.k0) };
                 let mut start = block.starts[r0 / TILE] as usize;
                 for (&count, sum) in block.counts[rows.clone()].iter().zip(sums) {
                     let row = start..start + usize::from(count);
@@ -79,9 +79,9 @@ unsafe fn walk(
                 }
             }
         }
-        for (i, sums) in sums[..s.n].iter().enumerate() {
+        for (i, sums) in sums[..n].iter().enumerate() {
             // SAFETY: the caller's.
-            unsafe { store_tile(s, i, r0, sums) };
+            unsafe { store_tile(s, i0 + i, r0, sums) };
         }
     }
 }
@@ -141,7 +141,7 @@ mod tests {
             let mut kind = 0;
             for (m, zeros) in [(1, 0.9), (15, 0.5), (16, 0.95), (17, 0.0), (33, 0.7), (165, 0.9), (5, 1.0)] {
                 for k in [0, 4, 8, 60, 64, 68, 124, 252, 256, 260, 300, 600] {
-                    for n in 1..=MAX_ROWS {
+                    for n in (1..=MAX_ROWS).chain([9, 17]) {
                         let block = [256, 128, 8][kind as usize % 3];
                         check(tier, kernel, &case((m, k, n), kind, zeros), block, (0, m));
                         kind += 1;
