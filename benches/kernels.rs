@@ -1051,7 +1051,7 @@ fn main() {
             "spmm_i8 1x4" => bench.table(name, spmm_i8::fours::TABLE, spmm_fours_i8),
             "spmv_f32 1x4" => bench.table(name, spmv_f32::fours::TABLE_F32, |run| spmv_fours(run, weight)),
             "spmv_f32 1x4 float16" => {
-                bench.table(name, spmv_f32::fours::TABLE_F16, |run| spmv_fours(run, half))
+                bench.table(name, spmv_f32::fours::TABLE_F16, |run| spmv_fours(run, half));
             }
             "spmv_f32 1x4 int8" => bench.table(name, spmv_f32::fours::TABLE_I8, |run| spmv_fours(run, int8)),
             "spmv_i8 1x4" => bench.table(name, spmv_i8::fours::TABLE, spmv_fours_i8),
