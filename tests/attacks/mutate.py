@@ -119,7 +119,9 @@ def integers() -> bytes:
     one = b.tensor("one", np.full(8, 1 / 640, np.float32))
     quantized = {"x_zero_point": 3, "output": output}
     y = b.add("conv_i8", [y, b.matrix_int8("full", filters), one, one], {"groups": 1, **window, **quantized})
-    fours = (np.repeat(np.arange(8 * 18) % 7 == 0, 4).reshape(8, 72) * (filters[:, :18] | 1).repeat(4, 1)).astype(np.int8)
+    fours = (np.repeat(np.arange(8 * 18) % 7 == 0, 4).reshape(8, 72) * (filters[:, :18] | 1).repeat(4, 1)).astype(
+        np.int8
+    )
     y = b.add(
         "conv_i8",
         [y, b.matrix_int8("fours", fours), one, one],

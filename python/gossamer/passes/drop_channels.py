@@ -457,7 +457,7 @@ def _height(weight: Tensor) -> int:
 
 
 def _in_fours(weight: Tensor, columns: int) -> bool:
-    """Whether non-zeros lie in fours of columns, as the file's writer finds them, that the loss of a channel would part."""
+    """Whether non-zeros lie in fours of columns, as the file's writer finds them, that a lost channel would part."""
     there = weight.flatten(1) != 0
     if there.shape[1] % 4 or columns % 4 == 0:
         return False

@@ -41,9 +41,6 @@ enum Form {
     SparseF32(Sparse<f32>),
     SparseF16(Sparse<f16>),
     SparseI8(Sparse<i8>),
-    FoursF32(spmv_f32::RunRows<[f32; QUAD]>),
-    FoursF16(spmv_f32::RunRows<[f16; QUAD]>),
-    FoursI8(spmv_f32::RunRows<[i8; QUAD]>),
 }
 
 /// A sparse factor: as stored, or packed.
@@ -51,6 +48,14 @@ enum Sparse<T> {
     /// With the rows, where the matrix is stacked.
     Rows(spmv_f32::RunRows<T>, Option<Arc<Matrix>>),
     Packed(spmv_f32::RunPacked<T>, Arc<Packed<T>>),
+    Fours(spmv_f32::RunRows<[T; QUAD]>),
+}
+
+impl<T> Sparse<T> {
+    /// The family, as `FAMILIES` has it but for the type of the values.
+    fn family(&self) -> &'static str {
+        if let Sparse::Fours(_) = self { "spmv_f32 1x4" } else { "spmv_f32" }
+    }
 }
 
 struct Factor {
@@ -68,16 +73,21 @@ struct Factor {
 fn sparse<T: Number>(
     matrix: &Arc<Matrix>,
     table: &[Impl<Kernel<T>>],
-    tier: Tier,
+    fours: &[Impl<spmv_f32::RunRows<[T; QUAD]>>],
+    allowed: Tier,
     name: &'static str,
 ) -> Result<(Tier, Sparse<T>, usize)> {
-    let (tier, kernel) = pick(table, tier);
+    let (tier, kernel) = pick(table, allowed);
     Ok(match kernel {
+        Kernel::Rows(_) if matrix.unit() == Unit::FOUR => {
+            let (tier, run) = pick(fours, allowed);
+            (tier, Sparse::Fours(run), matrix.bytes())
+        }
         Kernel::Rows(run) if matrix.unit() == Unit::ONE => (tier, Sparse::Rows(run, None), matrix.bytes()),
         // A vector gains nothing from stacks.
         Kernel::Rows(run) => {
             let rows = matrix.form("rows", |matrix| {
-                let rows = matrix.unstacked::<T>();
+                let rows = matrix.singles::<T>();
                 let bytes = rows.bytes();
                 Ok((rows, bytes))
             })?;
@@ -89,7 +99,7 @@ fn sparse<T: Number>(
                 let packed = if matrix.unit() == Unit::ONE {
                     Packed::new(&matrix.rows::<T>(), window)
                 } else {
-                    Packed::new(&matrix.unstacked::<T>().rows::<T>(), window)
+                    Packed::new(&matrix.singles::<T>().rows::<T>(), window)
                 };
                 let bytes = packed.bytes();
                 Ok((packed, bytes))
@@ -114,34 +124,20 @@ impl Factor {
                 ("gemv_f32", tier, Form::DenseF16(run), matrix.bytes())
             }
             (true, _) => return Ok(None),
-            (false, dtype) if matrix.unit() == Unit::FOUR => {
-                let (tier, form) = match dtype {
-                    DType::Float16 => {
-                        let (tier, run) = pick(spmv_f32::fours::TABLE_F16, tier);
-                        (tier, Form::FoursF16(run))
-                    }
-                    DType::Int8 => {
-                        let (tier, run) = pick(spmv_f32::fours::TABLE_I8, tier);
-                        (tier, Form::FoursI8(run))
-                    }
-                    _ => {
-                        let (tier, run) = pick(spmv_f32::fours::TABLE_F32, tier);
-                        (tier, Form::FoursF32(run))
-                    }
-                };
-                ("spmv_f32 1x4", tier, form, matrix.bytes())
-            }
             (false, DType::Float16) => {
-                let (tier, form, bytes) = sparse(matrix, spmv_f32::TABLE_F16, tier, "spmv_f32")?;
-                ("spmv_f32", tier, Form::SparseF16(form), bytes)
+                let fours = spmv_f32::fours::TABLE_F16;
+                let (tier, form, bytes) = sparse(matrix, spmv_f32::TABLE_F16, fours, tier, "spmv_f32")?;
+                (form.family(), tier, Form::SparseF16(form), bytes)
             }
             (false, DType::Int8) => {
-                let (tier, form, bytes) = sparse(matrix, spmv_f32::TABLE_I8, tier, "spmv_f32")?;
-                ("spmv_f32", tier, Form::SparseI8(form), bytes)
+                let fours = spmv_f32::fours::TABLE_I8;
+                let (tier, form, bytes) = sparse(matrix, spmv_f32::TABLE_I8, fours, tier, "spmv_f32")?;
+                (form.family(), tier, Form::SparseI8(form), bytes)
             }
             (false, _) => {
-                let (tier, form, bytes) = sparse(matrix, spmv_f32::TABLE_F32, tier, "spmv_f32")?;
-                ("spmv_f32", tier, Form::SparseF32(form), bytes)
+                let fours = spmv_f32::fours::TABLE_F32;
+                let (tier, form, bytes) = sparse(matrix, spmv_f32::TABLE_F32, fours, tier, "spmv_f32")?;
+                (form.family(), tier, Form::SparseF32(form), bytes)
             }
         };
         // A few parts a thread, so that one that is late does not keep the others waiting.
@@ -186,9 +182,6 @@ impl Factor {
                     Form::SparseF32(form) => self.sparse(form, (tiles, n, x, out, residual), epilogue),
                     Form::SparseF16(form) => self.sparse(form, (tiles, n, x, out, residual), epilogue),
                     Form::SparseI8(form) => self.sparse(form, (tiles, n, x, out, residual), epilogue),
-                    Form::FoursF32(run) => self.fours(*run, (tiles, n, x, out, residual), epilogue),
-                    Form::FoursF16(run) => self.fours(*run, (tiles, n, x, out, residual), epilogue),
-                    Form::FoursI8(run) => self.fours(*run, (tiles, n, x, out, residual), epilogue),
                 }
             }
         });
@@ -209,19 +202,6 @@ impl Factor {
 
     /// # Safety
     /// What [`Kernel`] asks.
-    unsafe fn fours<T: Number>(
-        &self,
-        run: spmv_f32::RunRows<[T; QUAD]>,
-        (tiles, n, x, out, residual): ((usize, usize), usize, *const f32, *mut f32, *const f32),
-        epilogue: Epilogue<'_>,
-    ) {
-        let (weight, x_stride, out_stride) = (self.matrix.fours::<T>(), self.matrix.k(), self.matrix.m());
-        // SAFETY: the caller's.
-        unsafe { run(&Call { weight, tiles, n, x, x_stride, out, out_stride, residual, epilogue }) };
-    }
-
-    /// # Safety
-    /// What [`Kernel`] asks.
     unsafe fn sparse<T: Number>(
         &self,
         form: &Sparse<T>,
@@ -232,6 +212,11 @@ impl Factor {
         match form {
             Sparse::Rows(run, rows) => {
                 let weight = rows.as_ref().unwrap_or(&self.matrix).rows::<T>();
+                // SAFETY: the caller's.
+                unsafe { run(&Call { weight, tiles, n, x, x_stride, out, out_stride, residual, epilogue }) };
+            }
+            Sparse::Fours(run) => {
+                let weight = self.matrix.fours::<T>();
                 // SAFETY: the caller's.
                 unsafe { run(&Call { weight, tiles, n, x, x_stride, out, out_stride, residual, epilogue }) };
             }

@@ -329,35 +329,48 @@ impl Matrix {
         if let Structure::Sparse(sparse) = &self.structure { sparse.unit } else { Unit::ONE }
     }
 
-    /// A stacked matrix with indices for each row, without the zeros that stacks hold; a copy of any other sparse one.
+    /// The matrix with an index for each value, without the zeros that units hold; a copy where units are single values.
     ///
     /// # Panics
-    /// Where the matrix is not sparse or its units are wider than a column, or `T` is not its values' type.
+    /// Where the matrix is not sparse, or `T` is not its values' type.
     #[must_use]
-    pub fn unstacked<T: Number>(&self) -> Matrix {
-        let Structure::Sparse(sparse) = &self.structure else { panic!("a sparse matrix has stacks") };
-        assert_eq!(sparse.unit.width, 1, "fours of columns are no stacks");
-        let (height, stored) = (sparse.unit.height, sparse.values.of::<T>());
+    pub fn singles<T: Number>(&self) -> Matrix {
+        let Structure::Sparse(sparse) = &self.structure else { panic!("a sparse matrix has units") };
+        let (Unit { height, width }, stored) = (sparse.unit, sparse.values.of::<T>());
+        // More values than a count can say are those of two blocks.
+        let full = sparse.counts.iter().any(|&count| usize::from(count) * width > usize::from(u8::MAX));
+        let parts = if full { 2 } else { 1 };
+        let block = sparse.block / parts;
         let (mut counts, mut indices, mut values) = (vec![], vec![], vec![]);
-        let stacks = self.m.div_ceil(height);
         let mut start = 0;
-        for (i, &count) in sparse.counts.iter().enumerate() {
-            let places = start..start + usize::from(count);
-            for r in 0..height.min(self.m - i % stacks * height) {
-                let before = indices.len();
-                for at in places.clone() {
-                    let value = stored[at * height + r];
-                    if value != T::default() {
-                        indices.push(sparse.indices[at]);
-                        values.push(value);
+        for (b, stacks) in sparse.counts.chunks(self.m.div_ceil(height).max(1)).enumerate() {
+            let k0 = b * sparse.block;
+            let mut end = start;
+            for first in (0..parts).map(|part| part * block).take_while(|first| k0 + first < self.k) {
+                end = start;
+                for (stack, &count) in stacks.iter().enumerate() {
+                    let places = end..end + usize::from(count);
+                    for r in 0..height.min(self.m - stack * height) {
+                        let before = indices.len();
+                        for at in places.clone() {
+                            let column = usize::from(sparse.indices[at]) * width;
+                            let unit = &stored[at * sparse.unit.size()..][r * width..][..width];
+                            for (c, &value) in (column..).zip(unit) {
+                                if value != T::default() && (first..first + block).contains(&c) {
+                                    indices.push((c - first) as u8);
+                                    values.push(value);
+                                }
+                            }
+                        }
+                        counts.push((indices.len() - before) as u8);
                     }
+                    end = places.end;
                 }
-                counts.push((indices.len() - before) as u8);
             }
-            start = places.end;
+            start = end;
         }
         let (shape, scales) = ((self.m, self.k, self.groups), self.scales.clone());
-        Matrix::sparse(shape, (Unit::ONE, sparse.block), counts, indices, Values::copy(&values), scales)
+        Matrix::sparse(shape, (Unit::ONE, block), counts, indices, Values::copy(&values), scales)
             .expect("rows of a checked matrix")
     }
 

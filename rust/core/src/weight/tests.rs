@@ -91,7 +91,7 @@ fn nearly_full_stacks_share_their_indices() {
         assert_eq!(packed.unit(), Unit::stack(height), "{m} rows");
         assert_eq!(packed.format(), format!("sparse {height}x1 float32"));
         assert_eq!((packed.to_rows::<f32>(), packed.nnz()), (rows.clone(), non_zeros));
-        let single = packed.unstacked::<f32>();
+        let single = packed.singles::<f32>();
         assert_eq!(
             (single.unit(), single.to_rows::<f32>(), single.nnz()),
             (Unit::ONE, rows.clone(), non_zeros)
@@ -194,6 +194,11 @@ fn fours_of_columns_share_an_index_where_that_is_smaller() {
             let alone =
                 Matrix::sparse((m, k, 1), unit, counts, indices, Values::copy(&values), None).unwrap();
             assert!(floats.bytes() <= alone.bytes());
+            let singles = floats.singles::<f32>();
+            assert_eq!(
+                (singles.unit(), singles.nnz(), singles.to_rows::<f32>()),
+                (Unit::ONE, non_zeros, rows)
+            );
         }
     }
     // Columns that are no whole fours are none.
@@ -206,6 +211,13 @@ fn fours_of_columns_share_an_index_where_that_is_smaller() {
     let Structure::Sparse(parts) = packed.structure() else { panic!() };
     assert_eq!((parts.unit(), parts.block(), parts.counts()[1]), (Unit::FOUR, BLOCK, 64));
     assert_eq!(packed.to_rows::<i8>(), rows);
+    // As single values they are too many for one block.
+    for k in [512, 300, 384, 388] {
+        let rows: Vec<i8> = (0..16 * k).map(|i| i8::from(i / k % 3 == 0)).collect();
+        let packed = Matrix::pack((16, k, 1), &rows, None).unwrap();
+        assert_eq!(packed.unit(), Unit::FOUR);
+        assert_eq!(packed.singles::<i8>().to_rows::<i8>(), rows);
+    }
 }
 
 #[test]

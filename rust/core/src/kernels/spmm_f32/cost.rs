@@ -8,7 +8,7 @@
 //!
 //! where `v` is the number of vectors of sixteen columns. The first two are of one strip, the third of a layer. A non-zero
 //! costs its index and its broadcast once and a multiplication for each vector of columns; narrow values are widened; the
-//! rows of a stack share a load, and a four of columns an index; a row of a block has its sums loaded, stored and finished. The dense twin multiplies
+//! rows of a stack share a load; a row of a block has its sums loaded, stored and finished. The dense twin multiplies
 //! everything at the rate of `gemm_f32`. Around either, sixteen columns of a row of the panel are gathered where the input
 //! is not read in place, and operands, output and weight come through the caches; but for the weight's bytes, that cancels
 //! in the choice.
@@ -35,8 +35,6 @@ struct Cost {
     column: f64,
     /// What a number in a stack of two rows, and of more, costs of that: one vector of columns serves them all.
     stacked: [f64; 2],
-    /// What a number in a four of columns costs of it.
-    four: f64,
     /// A row of a block, whatever the width.
     row: f64,
     /// A row of a block and sixteen columns.
@@ -57,7 +55,6 @@ impl Cost {
                 widen: 0.23,
                 column: 0.98,
                 stacked: [1.1, 1.1],
-                four: 1.0,
                 row: 0.0,
                 row_column: 0.43,
                 gather: 3.6,
@@ -69,7 +66,6 @@ impl Cost {
                 widen: 0.09,
                 column: 0.41,
                 stacked: [0.86, 0.88],
-                four: 0.9,
                 row: 1.8,
                 row_column: 0.0,
                 gather: 5.0,
@@ -81,7 +77,6 @@ impl Cost {
                 widen: 0.05,
                 column: 0.31,
                 stacked: [0.8, 0.67],
-                four: 0.85,
                 row: 1.9,
                 row_column: 0.35,
                 gather: 1.9,
@@ -93,7 +88,6 @@ impl Cost {
                 widen: 0.5,
                 column: 3.2,
                 stacked: [1.0, 1.0],
-                four: 0.9,
                 row: 4.0,
                 row_column: 6.0,
                 gather: 5.0,
@@ -119,8 +113,8 @@ pub fn sparse_ns(
     let v = n.div_ceil(16) as f64;
     let widen = if values == DType::Float32 { 0.0 } else { cost.widen };
     let shared = match unit {
-        Unit::ONE => 1.0,
-        Unit::FOUR => cost.four,
+        // A four of columns saves bytes, not loads.
+        Unit::ONE | Unit::FOUR => 1.0,
         Unit { height: 2, .. } => cost.stacked[0],
         _ => cost.stacked[1],
     };

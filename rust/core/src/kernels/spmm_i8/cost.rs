@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! sparse = (nnz + m · blocks · (group - 1) / 2) · non_zero · share + m · blocks · row + k · pack / 2, or no packing
-//! fours  = fours · four · ⌈n/16⌉ / 4 + m · blocks · row + k · pack
+//! fours  = fours · (four + four_column · ⌈n/16⌉) + m · blocks · row + k · pack
 //! dense  = m · k · 16 · ⌈n/16⌉ / rate + m · dense_row + k · pack
 //! ```
 //!
 //! A tier takes `group` non-zeros of a row at a time, and some of the last of a block have nothing to do; it may be able to
-//! do a `share` of a strip in that share of the time. A dense kernel and one of fours interleave their panel, the other sparse one copies what taps
-//! see, or reads an activation in place. Both end in the same arithmetic, which cancels but for what a dense kernel's sums
-//! cost that pass through memory.
+//! do a `share` of a strip in that share of the time. A dense kernel and one of fours of columns interleave their panel, the
+//! other sparse one copies what taps see, or reads an activation in place. Both end in the same arithmetic, which cancels but
+//! for what a dense kernel's sums cost that pass through memory.
 //!
 //! Constants are nanoseconds; those of x86 follow the time of a network's layers on one core (Xeon, 3.8 GHz), those of ARM
 //! are modelled (1.5 GHz). On another processor of the tier both sides scale together: compare, but do not take the figures
@@ -26,8 +26,10 @@ struct Cost {
     narrowest: usize,
     /// A non-zero over a whole strip.
     non_zero: f64,
-    /// A four of columns over a whole strip.
+    /// A four of columns, whatever the width.
     four: f64,
+    /// A four of columns and sixteen columns of a strip.
+    four_column: f64,
     /// A row of a block.
     row: f64,
     /// A row of the dense kernel, beyond its multiplications.
@@ -44,32 +46,39 @@ impl Cost {
             group: 4,
             narrowest: NR / 2,
             non_zero: 2.4,
-            four: 4.0,
+            four: 0.2,
+            four_column: 1.15,
             row: 5.0,
             dense_row: 0.0,
             pack: 4.0,
             rate: 60.0,
         };
-        let vnni = Cost { non_zero: 0.83, four: 0.8, row: 4.0, pack: 1.5, rate: 330.0, ..avx2 };
+        let vnni =
+            Cost { non_zero: 0.83, four: 0.18, four_column: 0.235, row: 4.0, pack: 1.5, rate: 330.0, ..avx2 };
         let neon = Cost {
             group: 1,
             narrowest: LANES,
             non_zero: 13.0,
-            four: 50.0,
+            four: 1.0,
+            four_column: 8.0,
             row: 15.0,
             pack: 20.0,
             rate: 5.5,
             ..avx2
         };
         match tier {
-            Tier::Scalar => Cost { non_zero: 16.0, four: 64.0, row: 4.0, rate: 3.5, ..neon },
+            Tier::Scalar => {
+                Cost { non_zero: 16.0, four: 0.0, four_column: 16.0, row: 4.0, rate: 3.5, ..neon }
+            }
             Tier::Avx2 => avx2,
-            Tier::AvxVnni => Cost { four: 1.6, rate: 165.0, ..avx2 },
-            Tier::Avx512 => Cost { four: 3.6, rate: 75.0, ..avx2 },
+            Tier::AvxVnni => Cost { four: 0.1, four_column: 0.34, rate: 165.0, ..avx2 },
+            Tier::Avx512 => Cost { four: 0.1, four_column: 0.88, rate: 75.0, ..avx2 },
             Tier::Avx512Vnni => vnni,
-            Tier::Amx => Cost { dense_row: 4.0, rate: 850.0, ..vnni },
+            Tier::Amx => Cost { dense_row: 4.0, rate: 1150.0, ..vnni },
             Tier::Neon => neon,
-            Tier::DotProd | Tier::I8mm => Cost { non_zero: 10.7, four: 8.0, rate: 42.0, ..neon },
+            Tier::DotProd | Tier::I8mm => {
+                Cost { non_zero: 10.7, four: 1.0, four_column: 1.7, rate: 42.0, ..neon }
+            }
         }
     }
 }
@@ -93,8 +102,8 @@ pub fn sparse_ns(
 /// Nanoseconds of the same strip by a matrix of `fours` fours of columns.
 pub fn fours_ns(tier: Tier, (m, k): (usize, usize), (fours, blocks): (usize, usize), n: usize) -> f64 {
     let cost = Cost::of(tier);
-    let share = n.next_multiple_of(LANES) as f64 / NR as f64;
-    fours as f64 * cost.four * share + (m * blocks) as f64 * cost.row + k as f64 * cost.pack
+    let four = cost.four + cost.four_column * n.div_ceil(LANES) as f64;
+    fours as f64 * four + (m * blocks) as f64 * cost.row + k as f64 * cost.pack
 }
 
 /// Nanoseconds of the same strip by a dense `(m, k)` matrix.
@@ -136,6 +145,21 @@ mod tests {
         // A product of few rows waits for its panel, which a sparse kernel need not make.
         let (sparse, dense) = times(Tier::Amx, (24, 144), 0.9, 64, true);
         assert!(sparse < dense, "{sparse} {dense}");
+    }
+
+    #[test]
+    fn fours_are_worth_it_on_every_tier() {
+        for tier in Tier::ALL {
+            for (m, k) in [(64, 256), (128, 1152), (512, 4608)] {
+                for n in [49, 64] {
+                    let fours = fours_ns(tier, (m, k), (m * k / 40, k.div_ceil(256)), n);
+                    let (sparse, dense) = times(tier, (m, k), 0.9, n, false);
+                    // Without a product of four, a four is four non-zeros, and its panel is interleaved.
+                    let fewer = tier == Tier::Scalar || fours < sparse;
+                    assert!(fours < dense && fewer, "{tier} {m} x {k} n {n}: {fours} {sparse} {dense}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -7,14 +7,14 @@ use std::arch::x86_64::*;
 use super::x86::{add_fours, run_narrow};
 use super::{Part, Run, beside_dense, parts};
 use crate::isa::Tier;
-use crate::kernels::strip_i8::{LANES, StripI8, StripI8Kernel, Sums, store_rows, word};
+use crate::kernels::strip_i8::{StripI8, StripI8Kernel, Sums, store_rows, word};
 use crate::weight::SparseRows;
 
 pub(super) fn get() -> Option<StripI8Kernel<Run>> {
     beside_dense(Tier::Avx2, run)
 }
 
-run_narrow!("avx2,fma,f16c", sums: 1);
+run_narrow!("avx2,fma,f16c");
 
 add_fours!(
     "avx2,fma,f16c", vector: __m256i,

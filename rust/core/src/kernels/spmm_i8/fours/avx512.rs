@@ -15,7 +15,7 @@ pub(super) fn get() -> Option<StripI8Kernel<Run>> {
     beside_dense(Tier::Avx512, run)
 }
 
-run_wide!("avx512f,avx512bw,avx512vl,avx512dq", sums: [1, 2]);
+run_wide!("avx512f,avx512bw,avx512vl,avx512dq", sums: [1, 1]);
 
 add_fours!(
     "avx512f,avx512bw,avx512vl,avx512dq", vector: __m512i,

@@ -15,7 +15,7 @@ pub(super) fn get() -> Option<StripI8Kernel<Run>> {
     beside_dense(Tier::Avx512Vnni, run)
 }
 
-run_wide!("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi", sums: [2, 4]);
+run_wide!("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi", sums: [1, 2]);
 
 add_fours!(
     "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi", vector: __m512i,

@@ -1,10 +1,11 @@
 //! What the x86 tiers share: registers of columns, weights broadcast.
 
-/// Defines `add(part, column, sums, finish)`: adds a part over `V` registers of columns from `column`. `sums` is where
+/// Defines `add(part, sums, finish)`: adds a part over `V` registers of columns. `sums` is where
 /// earlier blocks left their sums and where these are left, except those of the last block, which go to
 /// `finish(row, sums, at)`, `row` being of the tile and `at` the place in `sums`.
 ///
-/// Fours of a row are dealt to `S` sums a register, as many as keep the multipliers busy across their latency.
+/// Fours of a row are dealt to `S` sums a register: more than one where so few registers would leave the multipliers waiting
+/// for each other. Rows are short, and the next one is under way by itself.
 macro_rules! add_fours {
     (
         $features:literal, vector: $vector:ident, $load:ident, $load_sums:ident, $store_sums:ident, $splat:ident,
@@ -16,17 +17,15 @@ macro_rules! add_fours {
         #[inline(never)]
         unsafe fn add<const V: usize, const S: usize>(
             part: &Part<'_, [i8; 4]>,
-            column: usize,
             sums: &mut Sums,
             finish: impl Fn(usize, [$vector; V], *mut i32),
         ) {
             /// Sums, and fours of bytes, of a register.
             const WIDTH: usize = size_of::<$vector>() / size_of::<i32>();
-            let panel = part.panel.wrapping_add(column * 4);
             let (mut indices, mut values) = (part.indices, part.values);
             for (r, (&count, sums)) in part.counts.iter().zip(&mut sums.0).enumerate() {
-                debug_assert!(column + V * WIDTH <= sums.len());
-                let sums = sums.as_mut_ptr().wrapping_add(column);
+                debug_assert!(V * WIDTH <= sums.len());
+                let sums = sums.as_mut_ptr();
                 let mut acc = [[$splat(0); V]; S];
                 acc[0] = match part.start {
                     Some(start) => [$splat(start[r]); V],
@@ -34,7 +33,7 @@ macro_rules! add_fours {
                     None => std::array::from_fn(|v| unsafe { $load_sums(sums.add(v * WIDTH).cast()) }),
                 };
                 let dot = |acc: &mut [$vector; V], index: u8, w: [i8; 4]| {
-                    let x = panel.wrapping_add(usize::from(index) * part.stride);
+                    let x = part.panel.wrapping_add(usize::from(index) * part.stride);
                     let w = $weights(word(w));
                     for (v, acc) in acc.iter_mut().enumerate() {
                         // SAFETY: the caller's.
@@ -98,7 +97,7 @@ macro_rules! run_wide {
             unsafe {
                 if let Output::U8 { .. } = s.requant.output {
                     parts(s, |part, sums| {
-                        add::<V, S>(part, 0, sums, |r, sums, _| {
+                        add::<V, S>(part, sums, |r, sums, _| {
                             let mut all = [_mm512_setzero_si512(); NR / LANES];
                             all[..V].copy_from_slice(&sums);
                             store_bytes::<true, _>(s, part.r0 + r, all);
@@ -106,7 +105,7 @@ macro_rules! run_wide {
                     });
                 } else {
                     parts(s, |part, sums| {
-                        add::<V, S>(part, 0, sums, |_, sums, at| at.cast::<[__m512i; V]>().write(sums));
+                        add::<V, S>(part, sums, |_, sums, at| at.cast::<[__m512i; V]>().write(sums));
                         if part.last {
                             store_rows(s, part.r0, &sums.0[..part.counts.len()]);
                         }
@@ -120,22 +119,31 @@ pub(super) use run_wide;
 
 /// Defines `run` of a tier of eight columns a register.
 macro_rules! run_narrow {
-    ($features:literal, sums: $sums:literal) => {
+    ($features:literal) => {
         #[target_feature(enable = $features)]
         unsafe fn run(s: &StripI8<'_, SparseRows<'_, [i8; 4]>>) {
-            let columns = s.vectors() * LANES;
+            // SAFETY: the caller's.
+            unsafe {
+                match s.vectors() {
+                    1 => rows::<2, 2>(s),
+                    2 => rows::<4, 1>(s),
+                    3 => rows::<6, 1>(s),
+                    _ => rows::<8, 1>(s),
+                }
+            }
+        }
+
+        /// All rows, over `V` registers of columns.
+        ///
+        /// # Safety
+        /// As [`StripI8Kernel`].
+        #[target_feature(enable = $features)]
+        #[inline]
+        unsafe fn rows<const V: usize, const S: usize>(s: &StripI8<'_, SparseRows<'_, [i8; 4]>>) {
             // SAFETY: the caller's; sums are stored where they were, and once the tile's are complete, as the strip's rows.
             unsafe {
                 parts(s, |part, sums| {
-                    let wide = columns / (2 * LANES) * (2 * LANES);
-                    for column in (0..wide).step_by(2 * LANES) {
-                        add::<4, $sums>(part, column, sums, |_, sums, at| {
-                            at.cast::<[__m256i; 4]>().write(sums)
-                        });
-                    }
-                    if wide < columns {
-                        add::<2, 2>(part, wide, sums, |_, sums, at| at.cast::<[__m256i; 2]>().write(sums));
-                    }
+                    add::<V, S>(part, sums, |_, sums, at| at.cast::<[__m256i; V]>().write(sums));
                     if part.last {
                         store_rows(s, part.r0, &sums.0[..part.counts.len()]);
                     }

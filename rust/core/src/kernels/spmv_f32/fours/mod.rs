@@ -1,7 +1,8 @@
 //! The same product for *fours*: four columns of a row, the first a multiple of four, side by side.
 //!
 //! An index names four elements of `x` that lie together, so the weight is read as it is stored: a row at a time, a four an
-//! addition. The contract is that of [`spmv_f32`](super); `W` is `SparseRows` of `[T; 4]`, whose columns are counted in fours,
+//! addition. Tiers that read single values [`Packed`](super::Packed) do so with fours too, and have no kernel here: a row of
+//! a block is short, and a processor that guesses where each ends is often wrong. The contract is that of [`spmv_f32`](super); `W` is `SparseRows` of `[T; 4]`, whose columns are counted in fours,
 //! and `x` has four times as many elements. In a stored four a zero weight is multiplied.
 
 use half::f16;
@@ -10,8 +11,6 @@ use super::RunRows;
 use crate::isa::Tier;
 use crate::kernels::Impl;
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
@@ -19,8 +18,6 @@ mod scalar;
 macro_rules! table {
     ($get:ident) => {
         &[
-            #[cfg(target_arch = "x86_64")]
-            Impl { tier: Tier::Avx2, get: avx2::$get },
             #[cfg(target_arch = "aarch64")]
             Impl { tier: Tier::Neon, get: neon::$get },
             Impl { tier: Tier::Scalar, get: scalar::$get },

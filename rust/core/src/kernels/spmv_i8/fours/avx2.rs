@@ -1,45 +1,58 @@
-//! AVX2: four fours of a row at a time, in 16 bits for `vpmaddwd`.
+//! AVX2: two gathers a step, and bytes in 16 bits for `vpmaddwd`. Rows in the lanes need no tails and no horizontal sums.
 
 #![allow(unsafe_code, reason = "vector loads through pointers")]
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, dot_each, walk};
+use super::{Kernel, Packed, vectors};
 use crate::isa::Avx2;
-use crate::kernels::strip_i8::rows::RowsI8;
-use crate::weight::SparseRows;
+use crate::kernels::strip_i8::rows::{RowsI8, by_rows};
+use crate::weight::TILE;
 
 pub(super) fn get() -> Option<Kernel> {
-    Avx2::detect().map(|_| Kernel::Rows(run))
+    Avx2::detect().map(|_| Kernel::Packed(run))
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn run(s: &RowsI8<'_, SparseRows<'_, [i8; 4]>>) {
-    // SAFETY: the caller's; `sparse_starts` has checked the columns.
-    unsafe { walk(s, |x, columns, values| dot(x, columns, values)) };
+unsafe fn run(s: &RowsI8<'_, &Packed<[i8; 4]>>) {
+    by_rows!(s,
+        4 => |s, i| vectors::<4>(s, i, |t, x| tile(s.weight, t, x)),
+        1 => |s, i| vectors::<1>(s, i, |t, x| tile(s.weight, t, x))
+    );
 }
 
-/// The product of some fours of a row with `x`.
+/// Sums of `N` vectors over one tile.
 ///
 /// # Safety
-/// `x` has every column named.
+/// Every vector has the columns of every window of the tile.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-unsafe fn dot(x: *const [u8; 4], columns: &[u8], values: &[[i8; 4]]) -> i32 {
-    let ((some, few), (some_values, few_values)) = (columns.as_chunks::<4>(), values.as_chunks::<4>());
-    let mut sum = _mm256_setzero_si256();
-    for (columns, values) in some.iter().zip(some_values) {
-        // SAFETY: the caller's; sixteen weights fill a register.
-        let (x, w) = unsafe {
-            let [a, b, c, d] =
-                columns.map(|column| x.add(usize::from(column)).cast::<i32>().read_unaligned());
-            (_mm_setr_epi32(a, b, c, d), _mm_loadu_si128(values.as_ptr().cast()))
-        };
-        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_cvtepu8_epi16(x), _mm256_cvtepi8_epi16(w)));
+unsafe fn tile<const N: usize>(weight: &Packed<[i8; 4]>, tile: usize, x: [*const u8; N]) -> [[i32; TILE]; N] {
+    let mut sums = [[_mm256_setzero_si256(); 2]; N];
+    let (firsts, columns, values) = weight.steps(tile);
+    for ((&first, columns), values) in firsts.iter().zip(columns).zip(values) {
+        let (columns, values) = (columns.as_chunks::<8>().0, values.as_chunks::<8>().0);
+        for half in 0..2 {
+            // SAFETY: eight bytes, and 32.
+            let (columns, w) = unsafe {
+                let columns = _mm_loadl_epi64(columns[half].as_ptr().cast());
+                (columns, _mm256_loadu_si256(values[half].as_ptr().cast()))
+            };
+            // A lane that rests has a negative column, and a gather skips lanes whose mask is not.
+            let columns = _mm256_cvtepi8_epi32(columns);
+            let live = _mm256_andnot_si256(columns, _mm256_set1_epi32(i32::MIN));
+            let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w));
+            let odd = _mm256_srai_epi16::<8>(w);
+            for (sums, x) in sums.iter_mut().zip(x) {
+                let x = x.wrapping_add(first as usize * 4).cast();
+                // SAFETY: the caller's, for the lanes that are live.
+                let x = unsafe { _mm256_mask_i32gather_epi32::<4>(_mm256_setzero_si256(), x, columns, live) };
+                let low = _mm256_and_si256(x, _mm256_set1_epi16(0xff));
+                sums[half] = _mm256_add_epi32(sums[half], _mm256_madd_epi16(low, even));
+                sums[half] = _mm256_add_epi32(sums[half], _mm256_madd_epi16(_mm256_srli_epi16::<8>(x), odd));
+            }
+        }
     }
-    let sum = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
-    let sum = _mm_add_epi32(sum, _mm_unpackhi_epi64(sum, sum));
-    let sum = _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32::<1>(sum)));
-    // SAFETY: the caller's.
-    sum + unsafe { dot_each(x, few, few_values) }
+    // SAFETY: two registers of 32-bit lanes are sixteen sums.
+    sums.map(|sums| unsafe { std::mem::transmute::<[__m256i; 2], [i32; TILE]>(sums) })
 }

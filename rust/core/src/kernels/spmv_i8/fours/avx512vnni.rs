@@ -7,10 +7,9 @@
 
 use std::arch::x86_64::*;
 
-use super::super::GROUP;
-use super::{Kernel, Packed, WINDOW};
+use super::{Kernel, Packed, vectors};
 use crate::isa::Avx512Vnni;
-use crate::kernels::strip_i8::rows::{RowsI8, by_rows, store_tile};
+use crate::kernels::strip_i8::rows::{RowsI8, by_rows};
 use crate::weight::TILE;
 
 /// How far ahead of its use a step's weights are asked for, in steps: the time of a few lines from the last-level cache.
@@ -23,50 +22,10 @@ pub(super) fn get() -> Option<Kernel> {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn run(s: &RowsI8<'_, &Packed<[i8; 4]>>) {
     by_rows!(s,
-        4 => |s, i| vectors::<4>(s, i),
-        2 => |s, i| vectors::<2>(s, i),
-        1 => |s, i| vectors::<1>(s, i)
+        4 => |s, i| vectors::<4>(s, i, |t, x| tile(s.weight, t, x)),
+        2 => |s, i| vectors::<2>(s, i, |t, x| tile(s.weight, t, x)),
+        1 => |s, i| vectors::<1>(s, i, |t, x| tile(s.weight, t, x))
     );
-}
-
-/// Vectors `i..i + N`.
-///
-/// # Safety
-/// As [`Kernel`]; there are so many vectors.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-#[inline]
-unsafe fn vectors<const N: usize>(s: &RowsI8<'_, &Packed<[i8; 4]>>, i: usize) {
-    let mut short = [[0; WINDOW * 4]; N];
-    // SAFETY: the call has the vectors.
-    let mut x: [_; N] = std::array::from_fn(|j| unsafe { s.x.add((i + j) * s.x_stride) });
-    let k = s.weight.k() * 4;
-    if k < WINDOW * 4 {
-        // A vector shorter than a window is read from a copy that is not.
-        for (x, short) in x.iter_mut().zip(&mut short) {
-            // SAFETY: a vector has `k` bytes.
-            short[..k].copy_from_slice(unsafe { std::slice::from_raw_parts(*x, k) });
-            *x = short.as_ptr();
-        }
-    }
-    for r0 in s.rows().step_by(GROUP * TILE) {
-        let mut sums = [[[0; TILE]; GROUP]; N];
-        let end = s.rows.1.min(r0 + GROUP * TILE);
-        for t in r0 / TILE..end.div_ceil(TILE) {
-            // SAFETY: windows lie within the vectors.
-            let lanes = unsafe { tile(s.weight, t, x) };
-            for (sums, lanes) in sums.iter_mut().zip(lanes) {
-                for (&r, sum) in s.weight.rows(t).iter().zip(lanes) {
-                    sums.as_flattened_mut()[r as usize - r0] = sum;
-                }
-            }
-        }
-        for (j, sums) in sums.iter().enumerate() {
-            for (r0, sums) in (r0..end).step_by(TILE).zip(sums) {
-                // SAFETY: the caller's.
-                unsafe { store_tile(s, i + j, r0, sums) };
-            }
-        }
-    }
 }
 
 /// Sums of `N` vectors over one tile. Even and odd steps are summed apart, to hide the latency of the product.

@@ -3,6 +3,8 @@
 //! An index names four bytes of `x` that lie together, what a four-way dot product takes. The contract is that of
 //! [`spmv_i8`](super); `W` is `SparseRows` of `[i8; 4]`, whose columns are counted in fours, or [`Packed`].
 
+#[cfg(target_arch = "x86_64")]
+use super::GROUP;
 use crate::isa::Tier;
 use crate::kernels::Impl;
 use crate::kernels::strip_i8::rows::{MAX_ROWS, RowsI8, store_tile};
@@ -82,6 +84,51 @@ unsafe fn walk(
         for (i, sums) in sums[..n].iter().enumerate() {
             // SAFETY: the caller's.
             unsafe { store_tile(s, i0 + i, r0, sums) };
+        }
+    }
+}
+
+/// Vectors `i..i + N` by a packed weight: `tile(t, x)` gives the sums of a tile, lane by lane, for vectors from each of which
+/// any window of the weight can be read.
+///
+/// To be inlined into a function compiled for the tier, of which `tile` is a closure.
+///
+/// # Safety
+/// As [`Kernel`]; there are so many vectors.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+#[allow(unsafe_code, reason = "reads activations through their pointer")]
+unsafe fn vectors<const N: usize>(
+    s: &RowsI8<'_, &Packed<[i8; 4]>>,
+    i: usize,
+    tile: impl Fn(usize, [*const u8; N]) -> [[i32; TILE]; N],
+) {
+    let mut short = [[0; WINDOW * 4]; N];
+    // SAFETY: the call has the vectors.
+    let mut x: [_; N] = std::array::from_fn(|j| unsafe { s.x.add((i + j) * s.x_stride) });
+    let k = s.weight.k() * 4;
+    if k < WINDOW * 4 {
+        for (x, short) in x.iter_mut().zip(&mut short) {
+            // SAFETY: a vector has `k` bytes.
+            short[..k].copy_from_slice(unsafe { std::slice::from_raw_parts(*x, k) });
+            *x = short.as_ptr();
+        }
+    }
+    for r0 in s.rows().step_by(GROUP * TILE) {
+        let mut sums = [[[0; TILE]; GROUP]; N];
+        let end = s.rows.1.min(r0 + GROUP * TILE);
+        for t in r0 / TILE..end.div_ceil(TILE) {
+            for (sums, lanes) in sums.iter_mut().zip(tile(t, x)) {
+                for (&r, sum) in s.weight.rows(t).iter().zip(lanes) {
+                    sums.as_flattened_mut()[r as usize - r0] = sum;
+                }
+            }
+        }
+        for (j, sums) in sums.iter().enumerate() {
+            for (r0, sums) in (r0..end).step_by(TILE).zip(sums) {
+                // SAFETY: the caller's.
+                unsafe { store_tile(s, i + j, r0, sums) };
+            }
         }
     }
 }
