@@ -6,7 +6,7 @@ use crate::weight::{Bytes, SparseRows, TILE};
 /// A sparse matrix as a stream of *steps*, for kernels that put sixteen rows in the lanes.
 ///
 /// A step names a *window* of consecutive columns; each lane either takes its row's next non-zero, if that lies in the
-/// window, or rests ([`deal`]).
+/// window, or rests (`deal`).
 ///
 /// Of a weight of fours of columns, a non-zero is a four, and a column four of them.
 #[derive(Debug)]

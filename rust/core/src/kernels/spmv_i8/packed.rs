@@ -16,7 +16,7 @@ const ROUND: usize = TILE * STEP;
 /// A sparse matrix as a stream of *steps*, for kernels that put sixteen rows in the lanes.
 ///
 /// A step names a *window* of consecutive columns; each lane takes up to `STEP` of its row's next non-zeros, those that lie
-/// in the window, and rests for what is missing ([`deal`]).
+/// in the window, and rests for what is missing (`deal`).
 #[derive(Debug)]
 pub struct Packed {
     m: usize,

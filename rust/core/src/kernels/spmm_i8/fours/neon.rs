@@ -1,7 +1,7 @@
 //! NEON: products in 16 bits, those of two fours added there, then two by two to sums in 32.
 //!
 //! As in the dense kernel, the panel holds `x - 128` and `128 · Σ w` is added to a sum; two products of at most 128 · 127 fit
-//! 16 bits.
+//! 16 bits. Those of a row with a weight of -128 are added one by one.
 
 #![allow(unsafe_code, reason = "vector loads and stores through pointers")]
 
@@ -55,7 +55,10 @@ unsafe fn add(part: &Part<'_, [i8; 4]>, column: usize, sums: &mut Sums) {
             unsafe { vld1q_s8(x.add(16 * v).cast()) }
         };
         let splat = |w: [i8; 4]| vreinterpretq_s8_s32(vdupq_n_s32(word(w)));
-        let ((pairs, odd), (pair_values, odd_values)) = (row.as_chunks::<2>(), values.as_chunks::<2>());
+        let least = values.as_flattened().contains(&i8::MIN);
+        let together = if least { 0 } else { row.len() & !1 };
+        let (pairs, odd) = (row[..together].as_chunks::<2>().0, &row[together..]);
+        let (pair_values, odd_values) = (values[..together].as_chunks::<2>().0, &values[together..]);
         for (indices, values) in pairs.iter().zip(pair_values) {
             let (w0, w1) = (splat(values[0]), splat(values[1]));
             for (v, [low, high]) in acc.iter_mut().enumerate() {

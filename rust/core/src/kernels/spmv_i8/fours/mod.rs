@@ -36,7 +36,7 @@ pub type RunPacked = unsafe fn(&RowsI8<'_, &Packed<[i8; 4]>>);
 pub enum Kernel {
     /// The file's form.
     Rows(unsafe fn(&RowsI8<'_, SparseRows<'_, [i8; 4]>>)),
-    /// The form for table look-ups, in windows of [`WINDOW`]; rows change places within a [`GROUP`](super::GROUP) of tiles,
+    /// The form for table look-ups, in windows of [`WINDOW`]; rows change places within a [`GROUP`] of tiles,
     /// of which a call computes whole ones.
     Packed(RunPacked),
 }
