@@ -3,9 +3,9 @@
 #![allow(unsafe_code, reason = "strips of one output are written by several threads")]
 
 use super::conv::{Geometry, Runs};
+use super::cut::{Outputs, Parts, Piece};
 use super::frame::Shared;
 use super::integer::{self, Quantized};
-use super::product::{Parts, cell, cut, cut_by_rows, cut_rows};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::Result;
 use crate::isa::Tier;
@@ -131,18 +131,17 @@ impl ConvI8 {
         // Rows are read over whole strips by a sparse kernel, which the end of the last plane may not have.
         let in_place = direct && (pack.is_some() || from.pitch.is_multiple_of(NR));
         let parts = if in_place && pack.is_none() { Parts::Free } else { Parts::Copy };
-        let own_rows = site.by_channels && groups == 1 && direct && !to.n.is_multiple_of(site.threads);
-        let own_rows = own_rows.then(|| cut_by_rows(to.plane, m, NR, site.threads, parts)).flatten();
-        let rows_first = own_rows.is_some();
-        let (strips, rows) = if let Some(cut) = own_rows {
-            cut
-        } else if pack.is_some() {
-            cut(to.plane, to.n * groups, m, NR, site.threads, parts)
-        } else {
-            // A sparse kernel takes as long for a few columns less than NR, so only the last strip may have them.
-            let strips = split(to.plane, to.plane.div_ceil(NR), NR);
-            (strips, cut_rows(m, strips.len() * to.n * groups, site.threads, parts))
-        };
+        let (products, columns) = (to.n * groups, to.plane);
+        let outputs = Outputs { products, m, columns, nr: NR, threads: site.threads, parts };
+        let by_rows = site.by_channels && groups == 1 && direct;
+        let cut = by_rows.then(|| outputs.cut_by_rows()).flatten().unwrap_or_else(|| {
+            if pack.is_some() {
+                outputs.cut()
+            } else {
+                // A sparse kernel takes as long for a few columns less than NR, so only the last strip may have them.
+                outputs.cut_at(split(columns, columns.div_ceil(NR), NR))
+            }
+        });
         // It is at its best with NR columns, where the gap after the planes has room for them.
         let fills_gap =
             pack.is_none() && size == 1 && to.pitch.is_multiple_of(NR) && residual_pitch.is_multiple_of(NR);
@@ -158,10 +157,9 @@ impl ConvI8 {
             let x = Shared(frame.input::<u8>(0).as_ptr().cast_mut());
             let residual = epilogue.residual.map(|_| Shared(frame.input::<u8>(4).as_ptr().cast_mut()));
             let out = Shared(frame.output_ptr::<u8>(0));
-            frame.pool.run(to.n * groups * strips.len() * rows.len(), &|item, worker| {
-                let (item, strip, part) = cell(item, strips.len(), rows.len(), rows_first);
-                let (image, group) = (item / groups, item % groups);
-                let (p0, p1) = strips.at(strip);
+            frame.pool.run(cut.items(), &|item, worker| {
+                let Piece { product, columns: (p0, p1), rows } = cut.at(item);
+                let (image, group) = (product / groups, product % groups);
                 let n = if fills_gap && p1 - p0 > NR / 2 { NR } else { p1 - p0 };
                 let planes = x.get().wrapping_add((image * from.channels + group * depth) * from.pitch);
                 let panel = frame.scratch_ptr::<u8>(worker);
@@ -230,7 +228,7 @@ impl ConvI8 {
                 let (source, stride) = if pack.is_some() { (panel, NR) } else { sparse_panel };
                 let call = StripI8 {
                     weight: (),
-                    rows: rows.at(part),
+                    rows,
                     panel: source.cast_const(),
                     panel_stride: stride,
                     n,

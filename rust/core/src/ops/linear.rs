@@ -3,8 +3,9 @@
 #![allow(unsafe_code, reason = "parts of one output are written by several threads")]
 
 use super::activation::{self, Activation, Apply};
+use super::cut::{Outputs, Piece};
 use super::frame::Shared;
-use super::product::{Chain, Window, cut};
+use super::product::{Chain, Window};
 use super::vectors::Vectors;
 use super::{Args, Frame, Operator, Prepared, Site, Step};
 use crate::error::{Result, ensure};
@@ -76,20 +77,24 @@ impl Operator for Linear {
         let chain = Chain::new(matrix, columns, site.tier)?;
         let (_, transpose) = pick(relayout::TABLE, site.tier);
         let nr = chain.nr();
-        let (strips, rows) = cut(columns, 1, m, nr, site.threads, chain.parts(false));
-        let (panel_len, tallest) =
-            (chain.panel(), (0..rows.len()).map(|i| rows.at(i)).map(|(a, b)| b - a).max().unwrap_or(0));
+        let outputs =
+            Outputs { products: 1, m, columns, nr, threads: site.threads, parts: chain.parts(false) };
+        let cut = outputs.cut();
+        let (panel_len, tallest) = (
+            chain.panel(),
+            (0..cut.rows.len()).map(|i| cut.rows.at(i)).map(|(a, b)| b - a).max().unwrap_or(0),
+        );
         let scratch = panel_len + tallest * nr + chain.scratch();
         let (name, reason, flops, bytes) = (chain.name(), chain.reason(), chain.flops(), chain.bytes());
         let moved = columns * (k + if has_residual { 2 * m } else { m });
-        let estimate = chain.estimate(strips, 1, k + m, moved * size_of::<f32>());
+        let estimate = chain.estimate(cut.strips, 1, k + m, moved * size_of::<f32>());
         let mut step = Step::new(name, move |frame: &Frame<'_>| {
             let x = frame.input::<f32>(0);
             let out = Shared(frame.output_ptr::<f32>(0));
             let bias = bias.as_ref().map(|bias| bias.of::<f32>());
             let residual = has_residual.then(|| frame.input::<f32>(3));
-            frame.pool.run(strips.len() * rows.len(), &|item, worker| {
-                let ((c0, c1), (r0, r1)) = (strips.at(item / rows.len()), rows.at(item % rows.len()));
+            frame.pool.run(cut.items(), &|item, worker| {
+                let Piece { columns: (c0, c1), rows: (r0, r1), .. } = cut.at(item);
                 let panel = frame.scratch_ptr::<f32>(worker);
                 let tile = panel.wrapping_add(panel_len);
                 let window = Window {

@@ -21,6 +21,7 @@ mod cat;
 mod choice;
 mod conv;
 mod conv_i8;
+mod cut;
 mod dynamic;
 mod embedding;
 mod fold;

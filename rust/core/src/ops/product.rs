@@ -5,12 +5,13 @@
 
 #![allow(unsafe_code, reason = "strips are windows of arrays that several threads write")]
 
+use super::cut::Parts;
 use crate::error::Result;
 use crate::isa::Tier;
 use crate::kernels::spmm_f32::cost;
-use crate::kernels::strip::{Epilogue, LANES, Strip, StripKernel, TILE};
+use crate::kernels::strip::{Epilogue, Strip, StripKernel, TILE};
 use crate::kernels::{Impl, gemm_f32, pick, spmm_f32};
-use crate::pool::{Ranges, split};
+use crate::pool::Ranges;
 use crate::tensor::DType;
 use crate::weight::{Matrix, QUAD, SparseRows, Structure, Tiles, Unit};
 use half::f16;
@@ -473,82 +474,4 @@ impl Chain {
             _ => unreachable!("a chain has one factor or two"),
         }
     }
-}
-
-/// What it costs to give the rows of a strip to several threads.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Parts {
-    /// Nothing: all read the input in place.
-    Free,
-    /// Each fills the panel.
-    Copy,
-    /// Each computes the product between two factors.
-    Recompute,
-}
-
-/// How an output of `columns` columns is cut for `threads` threads: ranges of columns, and parts of the rows.
-///
-/// Strips are as wide as the kernel likes and equal to a vector; where there are fewer than threads, rows are cut too.
-/// None of this changes the order of a sum.
-pub(super) fn cut(
-    columns: usize,
-    strips_beside: usize,
-    m: usize,
-    nr: usize,
-    threads: usize,
-    parts: Parts,
-) -> (Ranges, Ranges) {
-    let mut strips = columns.div_ceil(nr);
-    if threads > 1 {
-        // A few more strips let all threads finish together, so long as each is some vectors wide.
-        let even = (strips * strips_beside).next_multiple_of(threads) / strips_beside.min(threads);
-        let narrowest = match (strips * strips_beside, parts) {
-            (_, Parts::Recompute) => LANES,
-            // Rather the rows of a single strip, unless it is wide and they are few.
-            (1, _) => m.max(6 * LANES),
-            _ => 2 * LANES,
-        };
-        if columns / even.max(1) >= narrowest {
-            strips = strips.max(even);
-        }
-    }
-    let strips = split(columns, strips, LANES);
-    (strips, cut_rows(m, strips.len() * strips_beside, threads, parts))
-}
-
-/// How an output whose rows are read by those who write them is cut: ranges of columns, and parts of the rows, a multiple of
-/// `threads`, of which each thread has its own. None where the rows are too few.
-pub(super) fn cut_by_rows(
-    columns: usize,
-    m: usize,
-    nr: usize,
-    threads: usize,
-    parts: Parts,
-) -> Option<(Ranges, Ranges)> {
-    let strips = split(columns, columns.div_ceil(nr), LANES);
-    // Parts of two tiles and more; where they cost nothing, enough of them that a thread can take work off another.
-    let want = if parts == Parts::Free { 4usize.div_ceil(strips.len().max(1)) } else { 1 };
-    let each = want.min(m / (2 * TILE) / threads);
-    (threads > 1 && each > 0).then(|| (strips, split(m, each * threads, TILE)))
-}
-
-/// Which of `strips` and which of `parts` of the rows an item is, and of which product. Threads take runs of items: of all
-/// rows of some strips or, with `rows_first`, of all strips of some rows.
-pub(super) fn cell(item: usize, strips: usize, parts: usize, rows_first: bool) -> (usize, usize, usize) {
-    let (product, cell) = (item / (strips * parts), item % (strips * parts));
-    if rows_first { (product, cell % strips, cell / strips) } else { (product, cell / parts, cell % parts) }
-}
-
-/// Parts of the rows of each of so many regions.
-pub(super) fn cut_rows(m: usize, regions: usize, threads: usize, parts: Parts) -> Ranges {
-    let regions = regions.max(1);
-    let want = match (threads, parts) {
-        (1, _) => 1,
-        (_, Parts::Free) => (4 * threads).div_ceil(regions),
-        (_, Parts::Copy | Parts::Recompute) => threads.div_ceil(regions),
-    };
-    // Parts of two tiles and more, in a number that gives every thread as many.
-    let most = want.min(m / (2 * TILE)).max(1);
-    let rows = (1..=most).rev().find(|parts| (regions * parts).is_multiple_of(threads)).unwrap_or(most);
-    split(m, rows, TILE)
 }

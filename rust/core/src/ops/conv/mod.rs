@@ -8,7 +8,8 @@
 mod winograd;
 
 use super::activation::{self, Activation, Apply};
-use super::product::{Chain, Parts, Window, cell, cut, cut_by_rows};
+use super::cut::{Outputs, Parts, Piece};
+use super::product::{Chain, Window};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::{Error, Result, ensure};
 use crate::kernels::pack::{self, Fill, LANES_F32, Taps};
@@ -258,21 +259,18 @@ impl Run {
         // Where a strip of the input is what the taps see it is read in place: its rows are whole vectors, being features.
         let direct = geometry.is_pointwise();
         let parts = chain.parts(direct);
-        let own_rows = site.by_channels && groups == 1 && parts == Parts::Free;
-        let own_rows = own_rows && !to.n.is_multiple_of(site.threads);
-        let own_rows = own_rows.then(|| cut_by_rows(to.plane, m, chain.nr(), site.threads, parts)).flatten();
-        let rows_first = own_rows.is_some();
-        let (strips, rows) =
-            own_rows.unwrap_or_else(|| cut(to.plane, to.n * groups, m, chain.nr(), site.threads, parts));
         let nr = chain.nr();
+        let (products, columns) = (to.n * groups, to.plane);
+        let outputs = Outputs { products, m, columns, nr, threads: site.threads, parts };
+        let by_rows = site.by_channels && groups == 1 && parts == Parts::Free;
+        let cut = by_rows.then(|| outputs.cut_by_rows()).flatten().unwrap_or_else(|| outputs.cut());
         let panel_len = if direct { 0 } else { chain.panel() };
         let scratch = (panel_len + chain.scratch()) * size_of::<f32>();
         let (name, reason, flops, bytes) = (chain.name(), chain.reason(), chain.flops(), chain.bytes());
-        let columns = (to.n * to.plane) as f64;
         let moved = from.n * from.channels * from.pitch
             + to.n * to.channels * to.pitch * if self.residual { 2 } else { 1 };
         let gathered = if direct { 0 } else { matrix.k() };
-        let estimate = chain.estimate(strips, to.n * groups, gathered, moved * size_of::<f32>());
+        let estimate = chain.estimate(cut.strips, products, gathered, moved * size_of::<f32>());
         let mut step = Step::new(name, move |frame: &Frame<'_>| {
             let x = frame.input::<f32>(0).as_ptr();
             let residual = if self.residual { frame.input::<f32>(3).as_ptr() } else { std::ptr::null() };
@@ -280,11 +278,9 @@ impl Run {
             let (x, residual) =
                 (super::frame::Shared(x.cast_mut()), super::frame::Shared(residual.cast_mut()));
             let bias = self.bias.as_ref().map(|bias| bias.of::<f32>());
-            let items = to.n * groups * strips.len() * rows.len();
-            frame.pool.run(items, &|item, worker| {
-                let (item, strip, part) = cell(item, strips.len(), rows.len(), rows_first);
-                let (image, group) = (item / groups, item % groups);
-                let (p0, p1) = strips.at(strip);
+            frame.pool.run(cut.items(), &|item, worker| {
+                let Piece { product, columns: (p0, p1), rows } = cut.at(item);
+                let (image, group) = (product / groups, product % groups);
                 let n = p1 - p0;
                 let planes = x.get().wrapping_add((image * from.channels + group * depth) * from.pitch);
                 let at = (image * to.channels + group * m) * to.pitch + p0;
@@ -293,7 +289,7 @@ impl Run {
                 let add = residual.get();
                 let window = Window {
                     group,
-                    rows: rows.at(part),
+                    rows,
                     n,
                     out: out.get().wrapping_add(at),
                     out_stride: to.pitch,
@@ -331,7 +327,7 @@ impl Run {
                 // worker its own scratch.
                 unsafe { chain.strip(&window, scratch, gather) };
                 if let Some(activation) = self.activation {
-                    for r in rows.at(part).0..rows.at(part).1 {
+                    for r in rows.0..rows.1 {
                         // SAFETY: these pixels of row `r` are this item's, and were just computed.
                         activation.to(unsafe { out.part(at + r * to.pitch, at + r * to.pitch + n) });
                     }
@@ -341,7 +337,7 @@ impl Run {
         step.reason = reason;
         step.estimate = estimate;
         step.scratch = scratch;
-        step.flops = flops * columns;
+        step.flops = flops * (to.n * to.plane) as f64;
         step.weight_bytes = bytes;
         Ok(step)
     }
