@@ -114,13 +114,10 @@ mod tests {
     use super::*;
     use crate::kernels::strip_i8::testing::Case;
     use crate::testing::{Aligned, for_each_impl};
-    use crate::weight::{sparse, sparse_starts};
 
     fn check(tier: Tier, kernel: Kernel, case: &Case, block: usize, rows: (usize, usize)) {
         let Case { m, k, n, .. } = *case;
-        let (counts, indices, values) = sparse(m, k, block, &case.w).expect("few enough non-zeros");
-        let starts = sparse_starts(m, k, block, &counts, &indices).unwrap();
-        let weight = SparseRows::new(m, k, block, &counts, &indices, &starts, &values).unwrap();
+        let weight = case.sparse(block);
         // An odd stride puts rows at every alignment.
         let stride = NR + 1;
         let mut panel = Aligned::<u8>::new(k * stride, 3);
@@ -128,7 +125,7 @@ mod tests {
             to[..n].copy_from_slice(from);
         }
         // SAFETY: the tier was detected; the panel has NR columns, `strip` gives room for what a strip may touch.
-        let got = case.strip(weight, rows, (&panel, stride), |s| unsafe { kernel(s) });
+        let got = case.strip(weight.rows(), rows, (&panel, stride), |s| unsafe { kernel(s) });
         assert_eq!(got, case.expected(rows), "{tier}: {m} x {k} x {n} in blocks of {block}, rows {rows:?}");
     }
 

@@ -48,18 +48,15 @@ mod tests {
     use crate::kernels::strip_i8::rows::MAX_ROWS;
     use crate::kernels::strip_i8::testing::Case;
     use crate::testing::for_each_impl;
-    use crate::weight::{sparse, sparse_starts};
 
     fn check(tier: Tier, kernel: Kernel, case: &Case, block: usize, rows: (usize, usize)) {
         let Case { m, k, n, .. } = *case;
-        let (counts, indices, values) = sparse(m, k, block, &case.w).expect("few enough non-zeros");
-        let starts = sparse_starts(m, k, block, &counts, &indices).unwrap();
-        let weight = SparseRows::new(m, k, block, &counts, &indices, &starts, &values).unwrap();
+        let weight = case.sparse(block);
         let got = match kernel {
             // SAFETY: the tier was detected; `rows` gives room for what a call may touch.
-            Kernel::Rows(run) => case.rows(weight, rows, |s| unsafe { run(s) }),
+            Kernel::Rows(run) => case.rows(weight.rows(), rows, |s| unsafe { run(s) }),
             // SAFETY: the same.
-            Kernel::Packed(run) => case.rows(&Packed::new(&weight), rows, |s| unsafe { run(s) }),
+            Kernel::Packed(run) => case.rows(&Packed::new(&weight.rows()), rows, |s| unsafe { run(s) }),
         };
         assert_eq!(
             got,

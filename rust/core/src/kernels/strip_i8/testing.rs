@@ -3,6 +3,7 @@
 use super::rows::RowsI8;
 use super::{LANES, Output, Requant, Residual, StripI8};
 use crate::testing::{Aligned, Rng};
+use crate::weight::{QUAD, SparseRows, Unit, sparse_starts, units};
 
 /// A product of an int8 matrix `(m, k)` and uint8 columns `(k, n)`, with all that is done to it.
 #[derive(Debug)]
@@ -29,6 +30,24 @@ pub(in crate::kernels) enum Values {
     U8(Vec<u8>),
     /// Bits, so that equal means identical.
     F32(Vec<u32>),
+}
+
+/// The parts of [`SparseRows`], owned.
+pub(in crate::kernels) struct Stored<U> {
+    m: usize,
+    k: usize,
+    block: usize,
+    counts: Vec<u8>,
+    indices: Vec<u8>,
+    starts: Vec<u32>,
+    values: Vec<U>,
+}
+
+impl<U> Stored<U> {
+    pub(in crate::kernels) fn rows(&self) -> SparseRows<'_, U> {
+        let Stored { m, k, block, counts, indices, starts, values } = self;
+        SparseRows::new(*m, *k, *block, counts, indices, starts, values).expect("parts that fit")
+    }
 }
 
 impl Case {
@@ -81,17 +100,37 @@ impl Case {
         Case { m, k, n, w, x, x_zero_point, offset, scale, bias, residual, output }
     }
 
-    /// Makes a share `zeros` of the fours of columns zero.
-    pub(in crate::kernels) fn empty_fours(&mut self, zeros: f64) {
-        let mut rng = Rng::new((self.m + self.k + self.n) as u64);
-        for four in self.w.chunks_mut(4) {
+    /// A case whose zeros fill whole fours of columns, a share `zeros` of them, and some weights of the others.
+    pub(in crate::kernels) fn of_fours(size: (usize, usize, usize), kind: u64, zeros: f64) -> Case {
+        let mut case = Case::new(size, kind, 0.05);
+        let mut rng = Rng::new((case.m + case.k + case.n) as u64);
+        for four in case.w.chunks_mut(QUAD) {
             if (rng.below(1 << 20) as f64) < zeros * f64::from(1 << 20) {
                 four.fill(0);
             }
         }
-        for (offset, row) in self.offset.iter_mut().zip(self.w.chunks(self.k.max(1))) {
-            *offset = -i32::from(self.x_zero_point) * row.iter().map(|&w| i32::from(w)).sum::<i32>();
+        for (offset, row) in case.offset.iter_mut().zip(case.w.chunks(case.k.max(1))) {
+            *offset = -i32::from(case.x_zero_point) * row.iter().map(|&w| i32::from(w)).sum::<i32>();
         }
+        case
+    }
+
+    /// The weight's non-zeros, in blocks of so many columns.
+    pub(in crate::kernels) fn sparse(&self, block: usize) -> Stored<i8> {
+        self.stored(Unit::ONE, block, |values| values)
+    }
+
+    /// The weight's fours of columns in which there is a non-zero, in blocks of so many columns.
+    pub(in crate::kernels) fn fours(&self, block: usize) -> Stored<[i8; QUAD]> {
+        self.stored(Unit::FOUR, block, |values| values.as_chunks().0.to_vec())
+    }
+
+    fn stored<U>(&self, unit: Unit, block: usize, values_of: impl Fn(Vec<i8>) -> Vec<U>) -> Stored<U> {
+        let (counts, indices, values) =
+            units(self.m, self.k, (unit, block), &self.w).expect("few enough non-zeros");
+        let (m, k, block) = (self.m, self.k / unit.width, block / unit.width);
+        let starts = sparse_starts(m, k, block, &counts, &indices).expect("a sparse matrix");
+        Stored { m, k, block, counts, indices, starts, values: values_of(values) }
     }
 
     /// A case whose every row has an output that one rounding too few would show: a product cancels against an addend to

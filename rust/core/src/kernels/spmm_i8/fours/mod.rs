@@ -65,21 +65,10 @@ mod tests {
     use crate::kernels::strip_i8::testing::Case;
     use crate::kernels::strip_i8::{DEPTH, LANES, NR};
     use crate::testing::{Aligned, for_each_impl};
-    use crate::weight::{Unit, sparse_starts, units};
-
-    /// A case whose zeros fill whole fours, a share `zeros` of them, and some weights of the others.
-    fn case(size: (usize, usize, usize), kind: u64, zeros: f64) -> Case {
-        let mut case = Case::new(size, kind, 0.05);
-        case.empty_fours(zeros);
-        case
-    }
 
     fn check(tier: Tier, kernel: StripI8Kernel<Run>, case: &Case, block: usize, rows: (usize, usize)) {
         let Case { m, k, n, .. } = *case;
-        let (counts, indices, values) = units(m, k, (Unit::FOUR, block), &case.w).expect("few enough");
-        let starts = sparse_starts(m, k / 4, block / 4, &counts, &indices).unwrap();
-        let values = values.as_chunks().0;
-        let weight = SparseRows::new(m, k / 4, block / 4, &counts, &indices, &starts, values).unwrap();
+        let weight = case.fours(block);
         let reach = n.next_multiple_of(LANES);
         let stride = reach + 1;
         let mut x = Aligned::<u8>::new(k * stride, 3);
@@ -92,7 +81,7 @@ mod tests {
         // SAFETY: the tier was detected; rows and panel have `reach` columns, the panel every group.
         unsafe { (kernel.pack)(&pointers, n, panel.as_mut_ptr(), panel_stride) };
         // SAFETY: the tier was detected; `strip` gives room for what a strip may touch.
-        let got = case.strip(weight, rows, (&panel, panel_stride), |s| unsafe { (kernel.run)(s) });
+        let got = case.strip(weight.rows(), rows, (&panel, panel_stride), |s| unsafe { (kernel.run)(s) });
         assert_eq!(got, case.expected(rows), "{tier}: {m} x {k} x {n} in blocks of {block}, rows {rows:?}");
     }
 
@@ -104,7 +93,7 @@ mod tests {
                 for k in [4, 8, 12, 64, 252, 256, 300, 600] {
                     for n in [1, 15, 16, 17, 31, 32, 33, 48, 49, 63, 64] {
                         let block = [256, 128, 8][kind as usize % 3];
-                        check(tier, kernel, &case((m, k, n), kind, zeros), block, (0, m));
+                        check(tier, kernel, &Case::of_fours((m, k, n), kind, zeros), block, (0, m));
                         kind += 1;
                     }
                 }
@@ -116,8 +105,8 @@ mod tests {
     fn equals_the_oracle_in_every_kind_of_output() {
         for_each_impl(TABLE, |tier, kernel| {
             for kind in 0..Case::KINDS {
-                check(tier, kernel, &case((18, 36, NR), kind, 0.5), 256, (0, 18));
-                check(tier, kernel, &case((17, 532, 21), kind, 0.5), 128, (0, 17));
+                check(tier, kernel, &Case::of_fours((18, 36, NR), kind, 0.5), 256, (0, 18));
+                check(tier, kernel, &Case::of_fours((17, 532, 21), kind, 0.5), 128, (0, 17));
             }
         });
     }
@@ -136,7 +125,7 @@ mod tests {
     fn computes_the_rows_asked_for_and_no_other() {
         for_each_impl(TABLE, |tier, kernel| {
             for rows in [(0, 16), (16, 32), (16, 112), (32, 130), (128, 130), (16, 16)] {
-                check(tier, kernel, &case((130, 300, 50), 4, 0.8), 256, rows);
+                check(tier, kernel, &Case::of_fours((130, 300, 50), 4, 0.8), 256, rows);
             }
         });
     }

@@ -155,26 +155,15 @@ mod tests {
     use super::*;
     use crate::kernels::strip_i8::testing::Case;
     use crate::testing::for_each_impl;
-    use crate::weight::{Unit, sparse_starts, units};
-
-    /// A case whose zeros fill whole fours, a share `zeros` of them.
-    fn case(size: (usize, usize, usize), kind: u64, zeros: f64) -> Case {
-        let mut case = Case::new(size, kind, 0.05);
-        case.empty_fours(zeros);
-        case
-    }
 
     fn check(tier: Tier, kernel: Kernel, case: &Case, block: usize, rows: (usize, usize)) {
         let Case { m, k, n, .. } = *case;
-        let (counts, indices, values) = units(m, k, (Unit::FOUR, block), &case.w).expect("few enough");
-        let starts = sparse_starts(m, k / 4, block / 4, &counts, &indices).unwrap();
-        let values = values.as_chunks().0;
-        let weight = SparseRows::new(m, k / 4, block / 4, &counts, &indices, &starts, values).unwrap();
+        let weight = case.fours(block);
         let got = match kernel {
             // SAFETY: the tier was detected; `rows` gives room for what a call may touch.
-            Kernel::Rows(run) => case.rows(weight, rows, |s| unsafe { run(s) }),
+            Kernel::Rows(run) => case.rows(weight.rows(), rows, |s| unsafe { run(s) }),
             Kernel::Packed(run) => {
-                let packed = Packed::new(&weight, WINDOW);
+                let packed = Packed::new(&weight.rows(), WINDOW);
                 // SAFETY: the same.
                 case.rows(&packed, rows, |s| unsafe { run(s) })
             }
@@ -190,7 +179,7 @@ mod tests {
                 for k in [0, 4, 8, 60, 64, 68, 124, 252, 256, 260, 300, 600] {
                     for n in (1..=MAX_ROWS).chain([9, 17]) {
                         let block = [256, 128, 8][kind as usize % 3];
-                        check(tier, kernel, &case((m, k, n), kind, zeros), block, (0, m));
+                        check(tier, kernel, &Case::of_fours((m, k, n), kind, zeros), block, (0, m));
                         kind += 1;
                     }
                 }
@@ -202,7 +191,7 @@ mod tests {
     fn equals_the_oracle_in_every_kind_of_output() {
         for_each_impl(TABLE, |tier, kernel| {
             for kind in 0..Case::KINDS {
-                check(tier, kernel, &case((37, 532, 3), kind, 0.5), 256, (0, 37));
+                check(tier, kernel, &Case::of_fours((37, 532, 3), kind, 0.5), 256, (0, 37));
             }
         });
     }
@@ -220,7 +209,7 @@ mod tests {
     fn computes_the_rows_asked_for_and_no_other() {
         for_each_impl(TABLE, |tier, kernel| {
             for rows in [(0, 128), (128, 256), (128, 300), (256, 300), (128, 128)] {
-                check(tier, kernel, &case((300, 300, 7), 4, 0.8), 256, rows);
+                check(tier, kernel, &Case::of_fours((300, 300, 7), 4, 0.8), 256, rows);
             }
         });
     }
