@@ -64,8 +64,9 @@ arm: build ## Cross-build for aarch64 and test under emulation: Rust and Python 
 	tests/board/arm/run.sh target/arm $(BIN)/python
 
 BENCH ?=
-bench: build ## Compare with torch and record it in benches/results (BENCH='CASE --threads 1,2' for options), then kernels with their roofs
+bench: build ## Compare with torch and record it in benches/results (BENCH='CASE --threads 1,2' for options), then pytest-benchmark, then kernels with their roofs
 	$(BIN)/python benches/compare.py $(BENCH)
+	$(BIN)/pytest benches/bench_models.py --benchmark-enable --benchmark-max-time 0.5
 	cargo bench -p gossamer-core --bench kernels -- --quiet
 
 ACCURACY ?=

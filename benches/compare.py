@@ -29,9 +29,9 @@ from gossamer import compress, machine
 
 HERE = Path(__file__).parent
 FILES = HERE.parent / "target" / "bench"
-DEFAULT = ["mobilenetv2", "mobilenetv2_s90", "mobilenetv2_int8", "mobilenetv2_s90_int8"]
-DEFAULT += ["resnet50", "resnet50_s90", "resnet50_int8", "resnet50_s90_int8"]
-DEFAULT += ["mlp", "mlp_s90", "mlp_s90_int8", "mlp_b64", "mlp_b64_s90"]
+FORMS = ["", "_s90", "_s90_f16", "_int8", "_s90_int8"]
+DEFAULT = [net + form for net in ("mobilenetv2", "resnet50", "vgg16") for form in FORMS]
+DEFAULT += ["mlp", "mlp_s90", "mlp_s90_f16", "mlp_s90_int8", "mlp_b64", "mlp_b64_s90", "mlp_b64_s90_f16"]
 DEFAULT += ["dense1000", "lowrank1000r100", "lowrank1000r100_b64"]
 
 # What oneDNN calls the tiers; it is inside OpenVINO and torch.
@@ -121,7 +121,7 @@ def result_path():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", metavar="CASE", help="default: all but VGG16 and the encoders")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="default: those of the README's table")
     parser.add_argument("--peers", type=Path, help="what peers.sh made; default: torch alone")
     parser.add_argument("--threads", default="1", metavar="1,2")
     parser.add_argument("--rounds", type=int, default=3)
