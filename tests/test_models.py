@@ -90,16 +90,18 @@ def test_a_pruned_network_is_small(net):
         assert report.bytes_after < report.bytes_before * 1.05
 
 
-def test_an_integer_network_gives_the_bits_that_torch_gives(tmp_path):
+@pytest.mark.parametrize("name", ("mobilenetv2", "resnet50_s90"))
+def test_an_integer_network_gives_the_bits_that_torch_gives(name, tmp_path):
     torch.manual_seed(0)
-    module, _ = models.build("mobilenetv2")
-    quantized = compress.quantize(module, [(torch.randn(2, 3, 64, 64),) for _ in range(4)])
-    x = torch.randn(3, 3, 64, 64)
+    module, _ = models.build(name)
+    quantized = compress.quantize(module, [(torch.randn(1, 3, 64, 64),) for _ in range(2)])
+    x = torch.randn(2, 3, 64, 64)
     gossamer.convert(quantized, (x,), tmp_path / "net.goss")
     with torch.no_grad():
         want = quantized(x)
     for isa in _core.cpu()["tiers"]:
-        assert torch.equal(runtime.load(tmp_path / "net.goss", isa=isa).run(x), want)
+        for threads in (1, 2):
+            assert torch.equal(runtime.load(tmp_path / "net.goss", isa=isa, threads=threads).run(x), want), isa
 
 
 def test_resnet50_at_ninety_percent_is_small_and_runs_sparse(tmp_path):
