@@ -19,13 +19,10 @@ use std::sync::Arc;
 const BAND: usize = 256 << 10;
 
 /// Bytes of weights that pass over a band before others do: they stay in the second-level cache as well.
-const WEIGHTS: usize = 512 << 10;
+const WEIGHTS: usize = 640 << 10;
 
-/// Bytes of a band that a strip's taps may see at once: they stay in the first-level cache beside weights and sums.
-const NEAR: usize = 24 << 10;
-
-/// Fewest pixels of a tile: with fewer, weights are loaded as often as they are multiplied.
-const FEWEST: usize = 12;
+/// Fewest pixels of a tile: with fewer, loading weights takes longer than multiplying by them.
+const FEWEST: usize = 7;
 
 impl ConvI8 {
     /// Whether that is the way to compute it.
@@ -41,7 +38,7 @@ impl ConvI8 {
         // Blocks are multiplied as if they were full.
         let full = from.channels * 4 >= from.channels.next_multiple_of(DEPTH) * 3;
         let as_good = pick(conv_i8::TABLE, site.tier).0 >= pick(gemm_i8::TABLE, site.tier).0;
-        Ok(full && as_good && packing.taps() > 1 && packing.len() >= FEWEST)
+        Ok(full && as_good && packing.taps() > 1 && packing.tile_len() >= FEWEST)
     }
 
     /// Band by band, and strip by strip.
@@ -70,8 +67,6 @@ impl ConvI8 {
         let packing = Packing::new(&window, from.channels, most);
         let tiles: Vec<_> = (0..packing.tiles(most)).map(|tile| packing.tile(tile)).collect();
         let offsets = packing.offsets();
-        let near = offsets.len().div_ceil((offsets.len() / taps * packing.seen()).div_ceil(NEAR));
-        let near = near.next_multiple_of(taps);
         let flops = 2.0 * (m * from.channels * taps) as f64 * (to.n * to.plane) as f64;
         let (bytes, scratch) = (filters.bytes(), packing.bytes());
         let mut step = Step::new(format!("conv_i8/{tier}"), move |frame: &Frame<'_>| {
@@ -97,10 +92,10 @@ impl ConvI8 {
                 let groups = split(rows.1 - rows.0, beside.div_ceil(WEIGHTS), TILE);
                 for (r0, r1) in (0..groups.len()).map(|group| groups.at(group)) {
                     for tiles in tiles[..packing.tiles(band.1 - band.0)].chunks(TILES) {
-                        let (first, last) = (tiles[0].at, tiles[tiles.len() - 1].at + packing.len());
+                        let (first, last) = (tiles[0].at, tiles[tiles.len() - 1].at + packing.tile_len());
                         let p0 = band.0 * ow + first;
                         let weight =
-                            Seen { filters: &filters, offsets: &offsets, near, tiles, len: packing.len() };
+                            Seen { filters: &filters, offsets: &offsets, tiles, len: packing.tile_len() };
                         let call = StripI8 {
                             weight,
                             rows: (rows.0 + r0, rows.0 + r1),

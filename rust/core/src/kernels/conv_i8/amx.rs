@@ -2,7 +2,7 @@
 //!
 //! `tdpbusd` multiplies a tile of the image, pixels of up to 64 channels, by a tile of weights as the filters have it, up to
 //! sixteen groups of four channels of sixteen rows. A pass keeps the sums of all tiles of a strip, which a tile of weights
-//! serves one after the other. Sums have pixels apart and rows in the lanes; storing them turns them.
+//! serves one after the other, over the whole depth. Sums have pixels apart and rows in the lanes; storing them turns them.
 
 #![allow(unsafe_code, reason = "tile instructions, and loads and stores through pointers")]
 
@@ -41,9 +41,6 @@ impl Shapes {
     }
 }
 
-/// Tiles of rows that take turns where a depth is walked in parts.
-const GROUP: usize = 2;
-
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn run(s: &StripI8<'_, Seen<'_>>) {
     let shapes = Shapes::new(s.weight.len, s.weight.filters.quads);
@@ -51,75 +48,55 @@ unsafe fn run(s: &StripI8<'_, Seen<'_>>) {
     // (torch does) configures them first: from here to `tilerelease` they are this call's.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack, readonly, preserves_flags)) };
     // SAFETY: the caller's; tiles are configured.
-    unsafe {
-        if s.weight.offsets.len() <= s.weight.near {
-            walk::<1, 2>(s);
-        } else {
-            walk::<GROUP, { 2 * GROUP }>(s);
-        }
-    }
+    unsafe { walk(s) };
     // SAFETY: as above.
     unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
 }
 
-/// Computes groups of `G` tiles of rows. A tile is finished while the next group's products are under way: the matrix unit
-/// works by itself. So the sums of two groups, `KEPT` tiles, are kept.
+/// Computes tile after tile of rows. One is stored while the next one's products are under way: the matrix unit works by
+/// itself.
 ///
 /// # Safety
 /// The caller's of [`run`]; tiles are configured for the strip.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn walk<const G: usize, const KEPT: usize>(s: &StripI8<'_, Seen<'_>>) {
-    let Seen { filters, offsets, near, tiles, .. } = s.weight;
-    let (begin, go_on) = match tiles.len() {
-        1 => (pass_1::<true> as Pass, pass_1::<false> as Pass),
-        2 => (pass_2::<true> as _, pass_2::<false> as _),
-        3 => (pass_3::<true> as _, pass_3::<false> as _),
-        _ => (pass_4::<true> as _, pass_4::<false> as _),
+unsafe fn walk(s: &StripI8<'_, Seen<'_>>) {
+    let Seen { filters, offsets, tiles, .. } = s.weight;
+    let pass: Pass = match tiles.len() {
+        1 => pass_1,
+        2 => pass_2,
+        3 => pass_3,
+        _ => pass_4,
     };
-    let mut sums = [const { Pixels::ZERO }; KEPT];
+    let mut sums = [const { Pixels::ZERO }; 2];
     let (first, last) = (s.rows.0 / TILE, s.rows.1.div_ceil(TILE));
-    let finish = |tile: usize, sums: &[Pixels; KEPT]| {
-        // SAFETY: the caller's.
-        unsafe { store_pixels(s, tile * TILE, &sums[tile % KEPT]) };
-    };
-    let mut finished = first;
-    for group in (first / G * G..last).step_by(G) {
-        for step in (0..offsets.len()).step_by(near) {
-            for tile in first.max(group)..last.min(group + G) {
-                let kept = &mut sums[tile % KEPT];
-                let mut part = Part {
-                    pixels: [s.panel; TILES],
-                    sums: [kept.0.as_mut_ptr().cast(); TILES],
-                    weights: filters.step(tile, step).as_ptr().cast(),
-                    block: filters.quads * QUAD * TILE,
-                    offsets: &offsets[step..offsets.len().min(step + near)],
-                    apart: s.panel_stride,
-                };
-                for (i, tile) in tiles.iter().enumerate() {
-                    part.pixels[i] = s.panel.wrapping_add(tile.from);
-                    part.sums[i] = kept.0[tile.at - tiles[0].at..].as_mut_ptr().cast();
-                }
-                // SAFETY: tiles are configured; the image has what the taps see, the filters have the steps.
-                unsafe {
-                    if step > 0 {
-                        go_on(&part);
-                        continue;
-                    }
-                    begin(&part);
-                }
-                if finished + G <= tile {
-                    finish(finished, &sums);
-                    finished += 1;
-                }
-            }
+    for tile in first..last {
+        let kept = &mut sums[tile % 2];
+        let mut part = Part {
+            pixels: [s.panel; TILES],
+            sums: [kept.0.as_mut_ptr().cast(); TILES],
+            weights: filters.tile(tile).as_ptr().cast(),
+            block: filters.quads * QUAD * TILE,
+            offsets,
+            apart: s.panel_stride,
+        };
+        for (i, tile) in tiles.iter().enumerate() {
+            part.pixels[i] = s.panel.wrapping_add(tile.from);
+            part.sums[i] = kept.0[tile.at - tiles[0].at..].as_mut_ptr().cast();
+        }
+        // SAFETY: tiles are configured; the image has what the taps see, the filters have the steps.
+        unsafe { pass(&part) };
+        if tile > first {
+            // SAFETY: the caller's.
+            unsafe { store_pixels(s, (tile - 1) * TILE, &sums[(tile - 1) % 2]) };
         }
     }
-    for tile in finished..last {
-        finish(tile, &sums);
+    if first < last {
+        // SAFETY: the caller's.
+        unsafe { store_pixels(s, (last - 1) * TILE, &sums[(last - 1) % 2]) };
     }
 }
 
-/// Some steps of a tile of rows.
+/// A tile of rows over the whole depth.
 #[repr(C)]
 struct Part<'a> {
     /// Where the first tap sees the first pixel of each tile.
@@ -134,7 +111,7 @@ struct Part<'a> {
     apart: usize,
 }
 
-/// Adds the products of a part to the sums, or, the first of a depth, makes them the sums.
+/// Makes the sums of a part.
 ///
 /// They start from zero: offsets are added to what is finished, since a tile that was loaded from what has just been stored
 /// would wait for all stores before.
@@ -150,18 +127,11 @@ macro_rules! pass {
     ($name:ident, $($sum:literal $x:literal $at:literal [$($line:literal)*]),+) => {
         /// # Safety
         /// See [`Pass`].
-        unsafe fn $name<const FIRST: bool>(part: &Part<'_>) {
+        unsafe fn $name(part: &Part<'_>) {
             // SAFETY: the caller's.
             unsafe {
                 asm!(
-                    ".if {first}",
                     $(concat!("tilezero tmm", $sum),)+
-                    ".else",
-                    $(
-                        concat!("mov {at}, [{part} + {sums} + ", $at, "]"),
-                        concat!("tileloadd tmm", $sum, ", [{at} + {line}]"),
-                    )+
-                    ".endif",
                     "2:",
                     "mov {offset}, [{offsets}]",
                     "tileloadd tmm4, [{weights} + {line}]",
@@ -180,7 +150,6 @@ macro_rules! pass {
                         concat!("mov {at}, [{part} + {sums} + ", $at, "]"),
                         concat!("tilestored [{at} + {line}], tmm", $sum),
                     )+
-                    first = const FIRST as i32,
                     pixels = const std::mem::offset_of!(Part<'_>, pixels),
                     sums = const std::mem::offset_of!(Part<'_>, sums),
                     part = in(reg) part,

@@ -94,7 +94,7 @@ impl Packing {
     }
 
     /// Pixels of a tile, at most 16.
-    pub fn len(&self) -> usize {
+    pub fn tile_len(&self) -> usize {
         self.len
     }
 
@@ -124,12 +124,6 @@ impl Packing {
             block * self.apart + (ty * dilation[0] * self.width + tx * dilation[1]) * DEPTH
         })
         .collect()
-    }
-
-    /// Bytes of a block that the taps of a strip see, about.
-    pub fn seen(&self) -> usize {
-        let rows = TILES.div_ceil(self.across).min(self.window.oh);
-        self.rows(rows) * self.width.min(TILES * self.len * self.window.stride[1]) * DEPTH
     }
 }
 
@@ -181,10 +175,9 @@ impl Filters {
         size_of_val(&self.lines[..])
     }
 
-    /// The weights of a tile of rows from a step on, `[steps][quads][16][4]`.
-    fn step(&self, tile: usize, step: usize) -> &[Line] {
-        let all = &self.lines[tile * self.steps * self.quads..][..self.steps * self.quads];
-        &all[step * self.quads..]
+    /// The weights of a tile of rows, `[steps][quads][16][4]`.
+    fn tile(&self, tile: usize) -> &[Line] {
+        &self.lines[tile * self.steps * self.quads..][..self.steps * self.quads]
     }
 }
 
@@ -212,8 +205,6 @@ pub struct Seen<'a> {
     pub filters: &'a Filters,
     /// What [`Packing::offsets`] gave.
     pub offsets: &'a [usize],
-    /// Steps after which other rows have their turn, so that what the taps see of an image is still near.
-    pub near: usize,
     /// Tiles that follow each other, at most [`TILES`]; the strip's first column is the first pixel of the first.
     pub tiles: &'a [Tile],
     /// Pixels of each.
@@ -307,7 +298,7 @@ mod tests {
                         for tile in (0..packing.tiles(rows.1 - first)).map(|tile| packing.tile(tile)) {
                             for (c, tap, i) in (0..channels).flat_map(|c| {
                                 let taps = 0..packing.taps();
-                                let len = packing.len();
+                                let len = packing.tile_len();
                                 taps.flat_map(move |tap| (0..len).map(move |i| (c, tap, i)))
                             }) {
                                 let (oy, ox) = ((tile.at + i) / ow + first, (tile.at + i) % ow);
@@ -342,7 +333,7 @@ mod tests {
         let offsets = packing.offsets();
         for (i, tiles) in all.chunks(1 + kind as usize % TILES).enumerate() {
             let first = tiles[0].at;
-            let n = tiles[tiles.len() - 1].at + packing.len() - first;
+            let n = tiles[tiles.len() - 1].at + packing.tile_len() - first;
             let mut case = Case::new((m, channels * taps, n), kind, 0.1);
             for (k, row) in case.x.chunks_mut(n).enumerate() {
                 let (c, tap) = (k / taps, k % taps);
@@ -355,8 +346,7 @@ mod tests {
                 continue;
             }
             let filters = Filters::new(&case.w, m, &packing);
-            let near = [offsets.len(), taps][i % 2];
-            let weight = Seen { filters: &filters, offsets: &offsets, near, tiles, len: packing.len() };
+            let weight = Seen { filters: &filters, offsets: &offsets, tiles, len: packing.tile_len() };
             let rows = [(0, m), (m / 2 / TILE * TILE, m)][i % 2];
             // SAFETY: the tier was detected; all are of one packing.
             let got = case.strip(weight, rows, (&image, packing.pixel()), |s| unsafe { (kernel.run)(s) });
@@ -396,12 +386,12 @@ mod tests {
             let packing = Packing::new(&window, 4, 3);
             let image = Aligned::<u8>::new(packing.bytes(), 0);
             let tiles: Vec<Tile> = (0..TILES - 1).map(|tile| packing.tile(tile)).collect();
-            let n = tiles[tiles.len() - 1].at + packing.len();
+            let n = tiles[tiles.len() - 1].at + packing.tile_len();
             // A kind without a residual, whose output is bytes.
             let case = Case::new((16, 36, n), 2, 0.0);
             let (filters, offsets) = (Filters::new(&case.w, 16, &packing), packing.offsets());
             let weight =
-                Seen { filters: &filters, offsets: &offsets, near: 9, tiles: &tiles, len: packing.len() };
+                Seen { filters: &filters, offsets: &offsets, tiles: &tiles, len: packing.tile_len() };
             let mut out = vec![0xA5; 16 * 2 * NR];
             let call = StripI8 {
                 weight,

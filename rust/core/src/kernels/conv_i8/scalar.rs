@@ -38,7 +38,7 @@ unsafe fn pack(call: &Pack<'_>) {
 unsafe fn run(s: &StripI8<'_, Seen<'_>>) {
     let Seen { filters, offsets, tiles, len, .. } = s.weight;
     for r0 in s.rows().step_by(TILE) {
-        let steps = filters.step(r0 / TILE, 0).chunks(filters.quads);
+        let steps = filters.tile(r0 / TILE).chunks(filters.quads);
         for tile in tiles {
             for i in 0..len {
                 let mut sums = [0; TILE];

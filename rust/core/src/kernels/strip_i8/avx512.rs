@@ -198,7 +198,7 @@ pub(in crate::kernels) unsafe fn store_pixels<W>(s: &StripI8<'_, W>, r0: usize, 
         *fours = _mm512_shuffle_epi8(bytes, order);
     }
     let columns = u64::MAX >> (NR - s.n);
-    let turned = turn(fours);
+    let turned = turn(&fours);
     for (i, bytes) in turned.into_iter().enumerate().take(rows) {
         let out = s.out.wrapping_add((r0 + i) * s.out_stride).cast::<i8>();
         // SAFETY: the strip has the row and these columns.
@@ -211,8 +211,8 @@ pub(in crate::kernels) unsafe fn store_pixels<W>(s: &StripI8<'_, W>, r0: usize, 
 /// Transposes sixteen by sixteen fours of bytes.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn turn(x: [__m512i; 16]) -> [__m512i; 16] {
-    let mut y = x;
+fn turn(x: &[__m512i; 16]) -> [__m512i; 16] {
+    let mut y = *x;
     // Fours within lanes of four registers, then lanes of registers four apart.
     for i in 0..4 {
         let [a, b, c, d] = [x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]];
