@@ -12,6 +12,7 @@ mod roof;
 use bytemuck::Pod;
 use criterion::Criterion;
 use gossamer_core::isa::Tier;
+use gossamer_core::kernels::conv_i8::{Filters, Pack as PackImage, Packing, Seen, TILES};
 use gossamer_core::kernels::pack::{Fill, LANES_F32, LANES_U8, Taps};
 use gossamer_core::kernels::pool_f32::Divisor;
 use gossamer_core::kernels::quantize::{Bytes, Operand};
@@ -23,8 +24,8 @@ use gossamer_core::kernels::strip_i8::rows::RowsI8;
 use gossamer_core::kernels::strip_i8::{DEPTH, NR, Output, Pack, Requant, StripI8, StripI8Kernel};
 use gossamer_core::kernels::window::Window2;
 use gossamer_core::kernels::{
-    FAMILIES, Impl, binary, depthwise_f32, depthwise_i8, gemm_f32, gemm_i8, gemv_f32, gemv_i8, map, pack,
-    pool_f32, pool_i8, quantize, reduce, relayout, spmm_f32, spmm_i8, spmv_f32, spmv_i8, winograd_f32,
+    FAMILIES, Impl, binary, conv_i8, depthwise_f32, depthwise_i8, gemm_f32, gemm_i8, gemv_f32, gemv_i8, map,
+    pack, pool_f32, pool_i8, quantize, reduce, relayout, spmm_f32, spmm_i8, spmv_f32, spmv_i8, winograd_f32,
 };
 use gossamer_core::pool::split;
 use gossamer_core::weight::{Matrix, Number, TILE};
@@ -493,6 +494,46 @@ fn gemm_i8(kernel: gemm_i8::Kernel) -> Vec<Case> {
         })
     };
     CONVS.map(case).into()
+}
+
+/// An image is packed and computed whole.
+fn conv_i8(kernel: conv_i8::Kernel) -> Vec<Case> {
+    let case = |(name, m, k, side, _): Conv| {
+        let (channels, plane) = (k / 9, side * side);
+        let window = window(side, 1);
+        let packing = Packing::new(&window, channels, side);
+        let filters = Filters::new(&(0..m * k).map(int8).collect::<Vec<i8>>(), m, &packing);
+        let tiles: Vec<_> = (0..packing.tiles(side)).map(|tile| packing.tile(tile)).collect();
+        let (offsets, pitch) = (packing.offsets(), plane.next_multiple_of(LANES_U8));
+        let finish = Finish::new(m, k);
+        let work = work_i8(m * k * plane, filters.bytes() + channels * plane, m * plane);
+        let x = Buffer::filled(channels * pitch, byte);
+        let (mut image, mut out) = (Buffer::<u8>::new(packing.bytes()), Buffer::<u8>::new(m * pitch));
+        let call = move || {
+            let (x, rows, image) = (x.as_ptr(), (0, side), image.as_mut_ptr());
+            // SAFETY: the table gave the kernel; planes, image and output are whole, and all is of one packing.
+            unsafe {
+                (kernel.pack)(&PackImage { packing: &packing, rows, x, pitch, padding: 3, image });
+                for tiles in tiles.chunks(TILES) {
+                    let (first, len) = (tiles[0].at, packing.tile_len());
+                    (kernel.run)(&StripI8 {
+                        weight: Seen { filters: &filters, offsets: &offsets, tiles, len },
+                        rows: (0, m),
+                        panel: image,
+                        panel_stride: packing.pixel(),
+                        n: tiles[tiles.len() - 1].at + len - first,
+                        out: out[first..].as_mut_ptr(),
+                        out_stride: pitch,
+                        residual: null(),
+                        residual_stride: 0,
+                        requant: finish.requant(),
+                    });
+                }
+            }
+        };
+        Case { layer: label(name, side), work, call: Box::new(call) }
+    };
+    CONVS.into_iter().filter(|conv| conv.4).map(case).collect()
 }
 
 fn spmm_fours_i8(kernel: StripI8Kernel<spmm_i8::fours::Run>) -> Vec<Case> {
@@ -1041,6 +1082,7 @@ fn main() {
         match name {
             "gemm_f32" => bench.table(name, gemm_f32::TABLE, gemm_f32),
             "gemm_i8" => bench.table(name, gemm_i8::TABLE, gemm_i8),
+            "conv_i8" => bench.table(name, conv_i8::TABLE, conv_i8),
             "gemv_f32" => bench.table(name, gemv_f32::TABLE_F32, |kernel| gemv_f32(kernel, weight)),
             "gemv_f32 float16" => bench.table(name, gemv_f32::TABLE_F16, |kernel| gemv_f32(kernel, half)),
             "gemv_i8" => bench.table(name, gemv_i8::TABLE, gemv_i8),

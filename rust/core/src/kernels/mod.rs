@@ -7,6 +7,7 @@
 use crate::isa::Tier;
 
 pub mod binary;
+pub mod conv_i8;
 pub mod depthwise_f32;
 pub mod depthwise_i8;
 pub mod gemm_f32;
@@ -120,6 +121,7 @@ pub static FAMILIES: &[Family] = families![
     "spmv_f32 1x4 int8" => spmv_f32::fours::TABLE_I8,
     "spmv_i8" => spmv_i8::TABLE,
     "spmv_i8 1x4" => spmv_i8::fours::TABLE,
+    "conv_i8" => conv_i8::TABLE,
     "depthwise_f32" => depthwise_f32::TABLE,
     "depthwise_i8" => depthwise_i8::TABLE,
     "pool_f32" => pool_f32::TABLE,

@@ -120,6 +120,9 @@ impl ConvI8 {
         let direct = self.geometry.is_pointwise();
         let (dense, reason) =
             prefers_dense(stored, to.plane, site.tier, direct && from.pitch.is_multiple_of(NR));
+        if dense && self.suits_image(site)? {
+            return self.image(site, reason);
+        }
         let form = Form::new(stored, dense, &window, groups, site.tier)?;
         let (_, fill) = pick(pack::TABLE_U8, site.tier);
         let zero_point = self.quantized.x_zero_point;
@@ -453,7 +456,7 @@ impl Order {
 }
 
 /// Bytes from one plane of the residual to the next.
-fn pitch_of_residual(site: &Site<'_>) -> usize {
+pub(super) fn pitch_of_residual(site: &Site<'_>) -> usize {
     match site.args.meta(4) {
         Ok(meta) => Planes::of(meta, site.layouts[4]).pitch,
         Err(_) => 0,

@@ -27,6 +27,7 @@ mod embedding;
 mod fold;
 mod frame;
 mod grid;
+mod image_i8;
 mod index;
 mod integer;
 mod linear;

@@ -8,7 +8,9 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::{LANES, NR, Output, StripI8, store_rows};
+use super::{LANES, NR, Output, Requant, StripI8, Sums, store_rows};
+use crate::kernels::relayout::avx512::transpose;
+use crate::weight::TILE;
 
 /// Indices that exchange two orders of a register's sixteen fours of bytes, four lanes of four: transposed.
 ///
@@ -45,7 +47,7 @@ pub(in crate::kernels) unsafe fn store_bytes<const IN_ORDER: bool, W>(
     let transposed = transposed();
     let order = |bytes| if IN_ORDER { _mm512_permutexvar_epi32(transposed, bytes) } else { bytes };
     let Output::U8 { zero_point, lo, hi } = s.requant.output else { unreachable!("the output is uint8") };
-    let columns = u64::MAX >> (NR - s.vectors() * LANES);
+    let columns = u64::MAX >> (NR - s.n);
     let (scale, bias) = (_mm512_set1_ps(s.requant.scale[r]), _mm512_set1_ps(s.requant.bias[r]));
     let mut y = sums.map(|sum| _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale), bias));
     let out = s.out.wrapping_add(r * s.out_stride).cast::<i8>();
@@ -133,4 +135,103 @@ pub(in crate::kernels) unsafe fn store_products<W>(s: &StripI8<'_, W>, r0: usize
         // SAFETY: the caller's.
         unsafe { store_bytes::<true, W>(s, r0 + i, offset(row, r0 + i)) };
     }
+}
+
+/// The sums of one tile of rows over a strip, offsets not included: pixels apart, rows in the lanes.
+#[repr(C, align(64))]
+pub(in crate::kernels) struct Pixels(pub(in crate::kernels) [[i32; TILE]; NR]);
+
+impl Pixels {
+    pub(in crate::kernels) const ZERO: Pixels = Pixels([[0; TILE]; NR]);
+}
+
+/// Stores the sums of the tile of rows from `r0` as bytes, of no more columns than the strip has.
+///
+/// # Safety
+/// As [`store_rows`], but that columns end where the strip does; the output is uint8.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+#[inline]
+pub(in crate::kernels) unsafe fn store_pixels<W>(s: &StripI8<'_, W>, r0: usize, sums: &Pixels) {
+    let rows = s.tile_rows(r0);
+    if s.requant.residual.is_some() {
+        // A residual lies as the output does: sums are turned first.
+        let mut turned = Sums([[0; NR]; TILE]);
+        for v in 0..s.vectors() {
+            let to = turned.0.as_flattened_mut()[v * LANES..].as_mut_ptr();
+            // SAFETY: sixteen pixels of sixteen rows, and as many of rows of `NR` columns.
+            unsafe { transpose(sums.0[v * LANES..].as_ptr().cast(), TILE, to.cast(), NR) };
+        }
+        // SAFETY: the caller's.
+        return unsafe { store_products(s, r0, &mut turned.0[..rows]) };
+    }
+    let Requant { offset, scale, bias, output, .. } = s.requant;
+    let Output::U8 { zero_point, lo, hi } = output else { unreachable!("the output is uint8") };
+    let lanes = u16::MAX >> (TILE - rows);
+    let (offset, scale, bias) = (&offset[r0..][..rows], &scale[r0..][..rows], &bias[r0..][..rows]);
+    // SAFETY: the mask keeps to the rows that the slices have.
+    let (offset, scale, bias) = unsafe {
+        (
+            _mm512_maskz_loadu_epi32(lanes, offset.as_ptr()),
+            _mm512_maskz_loadu_ps(lanes, scale.as_ptr()),
+            _mm512_maskz_loadu_ps(lanes, bias.as_ptr()),
+        )
+    };
+    let upper = _mm512_set1_ps((i32::from(hi) - i32::from(zero_point)) as f32);
+    let zero_point = _mm512_set1_epi16(zero_point.into());
+    let lo = _mm512_set1_epi8(lo.cast_signed());
+    // Of four pixels by four rows a lane, rows by pixels.
+    let order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    // Register `i` has pixels `4 i ..`, four of a row in each of its sixteen fours of bytes.
+    let mut fours = [_mm512_setzero_si512(); NR / 4];
+    for (fours, sums) in fours.iter_mut().zip(sums.0.as_chunks::<4>().0).take(s.n.div_ceil(4)) {
+        let q: [_; 4] = std::array::from_fn(|i| {
+            // SAFETY: a pixel's sums are a register, aligned as `Pixels` is.
+            let sum = unsafe { _mm512_load_si512(sums[i].as_ptr().cast()) };
+            let sum = _mm512_cvtepi32_ps(_mm512_add_epi32(sum, offset));
+            let y = _mm512_add_ps(_mm512_mul_ps(sum, scale), bias);
+            // As in `store_bytes`.
+            _mm512_cvtps_epi32(_mm512_min_ps(upper, y))
+        });
+        let [low, high] =
+            [[q[0], q[1]], [q[2], q[3]]].map(|[a, b]| _mm512_add_epi16(_mm512_packs_epi32(a, b), zero_point));
+        let bytes = _mm512_max_epu8(_mm512_packus_epi16(low, high), lo);
+        *fours = _mm512_shuffle_epi8(bytes, order);
+    }
+    let columns = u64::MAX >> (NR - s.n);
+    let turned = turn(&fours);
+    for (i, bytes) in turned.into_iter().enumerate().take(rows) {
+        let out = s.out.wrapping_add((r0 + i) * s.out_stride).cast::<i8>();
+        // SAFETY: the strip has the row and these columns.
+        unsafe { _mm512_mask_storeu_epi8(out, columns, bytes) };
+        // As in `store_bytes`.
+        _mm_prefetch::<_MM_HINT_T0>(out.wrapping_add(NR));
+    }
+}
+
+/// Transposes sixteen by sixteen fours of bytes.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn turn(x: &[__m512i; 16]) -> [__m512i; 16] {
+    let mut y = *x;
+    // Fours within lanes of four registers, then lanes of registers four apart.
+    for i in 0..4 {
+        let [a, b, c, d] = [x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]];
+        let (low, high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        let (low_2, high_2) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+        y[4 * i] = _mm512_unpacklo_epi64(low, low_2);
+        y[4 * i + 1] = _mm512_unpackhi_epi64(low, low_2);
+        y[4 * i + 2] = _mm512_unpacklo_epi64(high, high_2);
+        y[4 * i + 3] = _mm512_unpackhi_epi64(high, high_2);
+    }
+    let mut z = y;
+    for i in 0..4 {
+        let [a, b, c, d] = [y[i], y[4 + i], y[8 + i], y[12 + i]];
+        let (low, high) = (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0xEE>(a, b));
+        let (low_2, high_2) = (_mm512_shuffle_i32x4::<0x44>(c, d), _mm512_shuffle_i32x4::<0xEE>(c, d));
+        z[i] = _mm512_shuffle_i32x4::<0x88>(low, low_2);
+        z[4 + i] = _mm512_shuffle_i32x4::<0xDD>(low, low_2);
+        z[8 + i] = _mm512_shuffle_i32x4::<0x88>(high, high_2);
+        z[12 + i] = _mm512_shuffle_i32x4::<0xDD>(high, high_2);
+    }
+    z
 }

@@ -364,7 +364,12 @@ pub(super) unsafe fn store_rows<W>(s: &StripI8<'_, W>, r0: usize, sums: &[[i32; 
 /// # Safety
 /// As [`store_rows`].
 #[inline(always)]
-unsafe fn store_columns<const N: usize, W>(s: &StripI8<'_, W>, r: usize, j: usize, sums: &[i32; N]) {
+pub(super) unsafe fn store_columns<const N: usize, W>(
+    s: &StripI8<'_, W>,
+    r: usize,
+    j: usize,
+    sums: &[i32; N],
+) {
     let Requant { scale, bias, residual, output, .. } = s.requant;
     let (scale, bias) = (scale[r], bias[r]);
     let mut y = [0.0; N];

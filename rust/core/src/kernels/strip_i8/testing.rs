@@ -179,6 +179,11 @@ impl Case {
         }
     }
 
+    /// Whether the output is bytes.
+    pub(in crate::kernels) fn is_bytes(&self) -> bool {
+        matches!(self.output, Output::U8 { .. })
+    }
+
     /// Output `(r, j)` as the specification has it, without its clamps, roundings and sums being the kernels'.
     fn expected_at(&self, r: usize, j: usize) -> Result<u8, u32> {
         let products = (0..self.k).map(|k| {
