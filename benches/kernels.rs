@@ -501,7 +501,7 @@ fn conv_i8(kernel: conv_i8::Kernel) -> Vec<Case> {
     let case = |(name, m, k, side, _): Conv| {
         let (channels, plane) = (k / 9, side * side);
         let window = window(side, 1);
-        let packing = Packing::new(&window, channels, side);
+        let packing = Packing::new(&window, channels, side).expect("a small image");
         let filters = Filters::new(&(0..m * k).map(int8).collect::<Vec<i8>>(), m, &packing);
         let tiles: Vec<_> = (0..packing.tiles(side)).map(|tile| packing.tile(tile)).collect();
         let (offsets, pitch) = (packing.offsets(), plane.next_multiple_of(LANES_U8));

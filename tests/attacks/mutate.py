@@ -143,6 +143,20 @@ def integers() -> bytes:
     return b.to_bytes()
 
 
+def image() -> bytes:
+    """A file of a convolution on bytes with so many channels that matrix units compute it of a packed image."""
+    b = _core.Builder()
+    x = b.input("x", "float32", ["n", 48, 2, 9], [2, 48, 2, 9])
+    q = b.add("quantize", [x], {"scale": 0.05, "zero_point": 7})
+    filters = b.matrix_int8("filters", (np.arange(5 * 288) % 254 - 127).astype(np.int8).reshape(5, 288))
+    one = b.tensor("one", np.full(5, 1 / 640, np.float32))
+    window = {"kernel": [2, 3], "stride": [1, 1], "padding": [[0, 1], [1, 1]], "dilation": [1, 1], "groups": 1}
+    output = {"zero_point": 3, "lo": 0, "hi": 255}
+    y = b.add("conv_i8", [q, filters, one, one], {"x_zero_point": 7, "output": output, **window})
+    b.output("y", b.add("dequantize", [y], {"scale": 0.5, "zero_point": 3}))
+    return b.to_bytes()
+
+
 def weights() -> bytes:
     """A file of stacks of rows, of fours of columns and of pairs of factors, in each type, wide and narrow."""
     b = _core.Builder()
@@ -219,7 +233,7 @@ def places() -> bytes:
 
 
 #: Networks made here, which between them and the golden files have every op.
-MADE = [layers, integers, weights, winograd, places]
+MADE = [layers, integers, image, weights, winograd, places]
 
 
 def bases() -> dict[str, bytes]:

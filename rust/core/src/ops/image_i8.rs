@@ -24,6 +24,9 @@ const WEIGHTS: usize = 640 << 10;
 /// Fewest pixels of a tile: with fewer, loading weights takes longer than multiplying by them.
 const FEWEST: usize = 7;
 
+/// Most times that a packed image may be as large as the planes: padding may make it so, and no more than small maps want.
+const GROWTH: usize = 8;
+
 impl ConvI8 {
     /// Whether that is the way to compute it.
     pub(super) fn suits_image(&self, site: &Site<'_>) -> Result<bool> {
@@ -34,11 +37,14 @@ impl ConvI8 {
         if !bytes || to.plane == 0 || from.channels == 0 {
             return Ok(false);
         }
-        let packing = Packing::new(&window, from.channels, 1);
+        let Some(packing) = Packing::new(&window, from.channels, window.output()[0]) else {
+            return Ok(false);
+        };
         // Blocks are multiplied as if they were full.
         let full = from.channels * 4 >= from.channels.next_multiple_of(DEPTH) * 3;
         let as_good = pick(conv_i8::TABLE, site.tier).0 >= pick(gemm_i8::TABLE, site.tier).0;
-        Ok(full && as_good && packing.taps() > 1 && packing.tile_len() >= FEWEST)
+        let small = packing.bytes() / GROWTH <= from.channels * from.pitch;
+        Ok(full && small && as_good && packing.taps() > 1 && packing.tile_len() >= FEWEST)
     }
 
     /// Band by band, and strip by strip.
@@ -52,7 +58,8 @@ impl ConvI8 {
         let (tier, kernel) = pick(conv_i8::TABLE, site.tier);
         let [oh, ow] = window.output();
         let (m, zero_point) = (to.channels, self.quantized.x_zero_point);
-        let whole = Packing::new(&window, from.channels, oh);
+        let fits = "an image that suits fits";
+        let whole = Packing::new(&window, from.channels, oh).expect(fits);
         let taps = whole.taps();
         let make = || Arc::new(Filters::new(&stored.to_rows::<i8>(), m, &whole));
         let kept = stored.form("conv_i8 image", |_| {
@@ -64,7 +71,7 @@ impl ConvI8 {
         let filters = if kept.0 == taps { Arc::clone(&kept.1) } else { make() };
         let Cut { bands, rows } = Cut::new(&whole, &filters, (to.n, oh), site.threads);
         let most = (0..bands.len()).map(|band| bands.at(band)).map(|(a, b)| b - a).max().unwrap_or(1);
-        let packing = Packing::new(&window, from.channels, most);
+        let packing = Packing::new(&window, from.channels, most).expect(fits);
         let tiles: Vec<_> = (0..packing.tiles(most)).map(|tile| packing.tile(tile)).collect();
         let offsets = packing.offsets();
         let flops = 2.0 * (m * from.channels * taps) as f64 * (to.n * to.plane) as f64;

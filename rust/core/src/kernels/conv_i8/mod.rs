@@ -57,7 +57,9 @@ pub struct Tile {
 
 impl Packing {
     /// Of images that are packed in bands of at most `rows` rows of the output, which has at least one pixel.
-    pub fn new(window: &Window2, channels: usize, rows: usize) -> Packing {
+    ///
+    /// `None` where a band would be larger than an address space: paddings and dilations are sizes that a file names.
+    pub fn new(window: &Window2, channels: usize, rows: usize) -> Option<Packing> {
         let blocks = channels.div_ceil(DEPTH).max(1);
         let reach = |axis: usize| (window.kernel[axis] - 1) * window.dilation[axis] + 1;
         // All columns of the plane: pixels that follow each other then do so in the plane, the padding left out.
@@ -74,8 +76,10 @@ impl Packing {
             len: window.ow.div_ceil(across),
         };
         // Images are packed in whole vectors of pixels.
-        made.apart = (made.rows(rows) * width).next_multiple_of(NR) * DEPTH;
-        made
+        let pixels = made.rows(rows).checked_mul(width)?.checked_next_multiple_of(NR)?;
+        made.apart = pixels.checked_mul(DEPTH)?;
+        blocks.checked_mul(made.apart).filter(|&bytes| isize::try_from(bytes).is_ok())?;
+        Some(made)
     }
 
     /// Packed rows of a band of so many rows of the output.
@@ -282,7 +286,7 @@ mod tests {
             for window in &windows() {
                 let ([h, w], [oh, ow], [_, columns]) = (window.input(), window.output(), window.kernel());
                 for (channels, most) in [(3, 1), (64, oh), (70, 2)] {
-                    let packing = Packing::new(window, channels, most);
+                    let packing = Packing::new(window, channels, most).expect("a small image");
                     let (pitch, padding) = (h * w + 3, 77);
                     // Nothing after the last plane's end: what is read beyond it is seen by a checker of memory.
                     let x: Vec<u8> =
@@ -316,10 +320,17 @@ mod tests {
         });
     }
 
+    #[test]
+    fn what_fits_in_no_address_space_is_not_packed() {
+        let far = 1 << 28;
+        let window = Window2::padded([9, 9], [2, 2], [1, 1], [far, far], [[far / 2, far / 2]; 2], false);
+        assert!(Packing::new(&window.expect("a window"), 1 << 10, 1).is_none());
+    }
+
     /// Compares a strip of every start, or of some, with the oracle.
     fn check(tier: Tier, kernel: Kernel, window: &Window2, (m, channels): (usize, usize), kind: u64) {
         let ([h, w], [oh, ow], [_, columns]) = (window.input(), window.output(), window.kernel());
-        let packing = Packing::new(window, channels, oh);
+        let packing = Packing::new(window, channels, oh).expect("a small image");
         let (pitch, taps) = (h * w, packing.taps());
         let mut rng = Rng::new(kind);
         let x: Vec<u8> = (0..channels * pitch).map(|_| rng.below(256) as u8).collect();
@@ -383,7 +394,7 @@ mod tests {
     fn a_strip_writes_its_columns_and_no_other() {
         let window = Window2::padded([3, 57], [3, 3], [1, 1], [1, 1], [[1, 1], [1, 1]], false).unwrap();
         for_each_impl(TABLE, |tier, kernel| {
-            let packing = Packing::new(&window, 4, 3);
+            let packing = Packing::new(&window, 4, 3).expect("a small image");
             let image = Aligned::<u8>::new(packing.bytes(), 0);
             let tiles: Vec<Tile> = (0..TILES - 1).map(|tile| packing.tile(tile)).collect();
             let n = tiles[tiles.len() - 1].at + packing.tile_len();
