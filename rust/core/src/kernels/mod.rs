@@ -30,6 +30,8 @@ pub mod strip;
 pub mod strip_i8;
 pub mod window;
 pub mod winograd_f32;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod lanes;
 mod math;
 mod unroll;

@@ -10,47 +10,25 @@ use std::arch::asm;
 
 use super::{DEPTH, Kernel, Seen, TILES, pack};
 use crate::isa::Amx;
+use crate::kernels::amx::Shapes;
+use crate::kernels::strip_i8::StripI8;
 use crate::kernels::strip_i8::avx512::{Pixels, store_pixels};
-use crate::kernels::strip_i8::{LANES, StripI8};
 use crate::weight::{QUAD, TILE};
 
 pub(super) fn get() -> Option<Kernel> {
     Amx::detect().map(|_| Kernel { pack: pack::pack, run })
 }
 
-/// What `ldtilecfg` loads: the rows of each tile and the bytes of a row.
-#[repr(C, align(64))]
-struct Shapes {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-impl Shapes {
-    /// Tiles 0 to 3 are sums of `len` pixels, 4 is weights `quads` groups deep, 5 to 7 are as deep a part of the pixels.
-    fn new(len: usize, quads: usize) -> Shapes {
-        let mut shapes =
-            Shapes { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
-        for tile in 0..8 {
-            shapes.rows[tile] = if tile == 4 { quads } else { len } as u8;
-            shapes.bytes[tile] = if tile < 5 { LANES * size_of::<i32>() } else { quads * QUAD } as u16;
-        }
-        shapes
-    }
+/// Tiles 0 to 3 are sums of `len` pixels, 4 is weights `quads` groups deep, 5 to 7 are as deep a part of the pixels.
+fn shapes(len: usize, quads: usize) -> Shapes {
+    let (sums, weights, pixels) = ((len, DEPTH), (quads, DEPTH), (len, quads * QUAD));
+    Shapes::new([sums, sums, sums, sums, weights, pixels, pixels, pixels])
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn run(s: &StripI8<'_, Seen<'_>>) {
-    let shapes = Shapes::new(s.weight.len, s.weight.filters.quads);
-    // SAFETY: the token stands for AMX. No compiler keeps anything in tiles, and who else computes with them on this thread
-    // (torch does) configures them first: from here to `tilerelease` they are this call's.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack, readonly, preserves_flags)) };
-    // SAFETY: the caller's; tiles are configured.
-    unsafe { walk(s) };
-    // SAFETY: as above.
-    unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    // SAFETY: the token stands for AMX; the rest is the caller's.
+    unsafe { shapes(s.weight.len, s.weight.filters.quads).with(|| walk(s)) };
 }
 
 /// Computes tile after tile of rows. One is stored while the next one's products are under way: the matrix unit works by
@@ -117,7 +95,7 @@ struct Part<'a> {
 /// would wait for all stores before.
 ///
 /// # Safety
-/// Tiles are configured as [`Shapes`] says; the part has so many tiles; the image has what their taps see, the weights have
+/// Tiles are configured as [`shapes`] says; the part has so many tiles; the image has what their taps see, the weights have
 /// the steps, of which there is at least one.
 type Pass = unsafe fn(part: &Part<'_>);
 

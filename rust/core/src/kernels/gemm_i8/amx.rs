@@ -11,6 +11,7 @@ use std::arch::asm;
 
 use super::{Blocks, ByBlocks};
 use crate::isa::Amx;
+use crate::kernels::amx::Shapes;
 use crate::kernels::pack::{beside, gather};
 use crate::kernels::strip_i8::avx512::store_products;
 use crate::kernels::strip_i8::{Gathers, LANES, NR, StripI8, Sums, interleave};
@@ -26,45 +27,25 @@ unsafe fn pack(rows: &[*const u8], n: usize, panel: *mut u8, stride: usize) {
     unsafe { interleave(rows, n, panel, stride, 0) };
 }
 
-/// What `ldtilecfg` loads: the rows of each tile and the bytes of a row.
-#[repr(C, align(64))]
-struct Shapes {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-impl Shapes {
-    /// Tiles 0 to 3 are sums, 4 is weights `quads` groups deep, 5 to 7 are as deep a part of the panel.
-    fn new(quads: usize) -> Shapes {
-        let mut shapes =
-            Shapes { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
-        for tile in 0..8 {
-            shapes.rows[tile] = if tile < 5 { TILE } else { quads } as u8;
-            shapes.bytes[tile] = if tile == 4 { quads * QUAD } else { LANES * size_of::<i32>() } as u16;
-        }
-        shapes
-    }
+/// Tiles 0 to 3 are sums, 4 is weights `quads` groups deep, 5 to 7 are as deep a part of the panel.
+fn shapes(quads: usize) -> Shapes {
+    let width = LANES * size_of::<i32>();
+    let (sums, weights, panel) = ((TILE, width), (TILE, quads * QUAD), (quads, width));
+    Shapes::new([sums, sums, sums, sums, weights, panel, panel, panel])
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn run(s: &StripI8<'_, &Blocks>) {
-    let shapes = Shapes::new(s.weight.quads().max(1));
-    // SAFETY: the token stands for AMX. No compiler keeps anything in tiles, and who else computes with them on this thread
-    // (torch does) configures them first: from here to `tilerelease` they are this call's.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack, readonly, preserves_flags)) };
-    // SAFETY: the caller's; tiles are configured.
+    // SAFETY: the token stands for AMX; the rest is the caller's.
     unsafe {
-        if s.weight.count() <= s.weight.near() {
-            walk::<1, 2>(s);
-        } else {
-            walk::<{ Blocks::GROUP }, { 2 * Blocks::GROUP }>(s);
-        }
+        shapes(s.weight.quads().max(1)).with(|| {
+            if s.weight.count() <= s.weight.near() {
+                walk::<1, 2>(s);
+            } else {
+                walk::<{ Blocks::GROUP }, { 2 * Blocks::GROUP }>(s);
+            }
+        });
     }
-    // SAFETY: as above.
-    unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
 }
 
 /// Computes groups of `G` tiles of rows. A tile is finished while the next group's products are under way: the matrix unit
@@ -141,7 +122,7 @@ struct Part {
 /// would wait for all stores before.
 ///
 /// # Safety
-/// Tiles are configured as [`Shapes`] says, for the part's `quads`; the part has the blocks, its panel the columns.
+/// Tiles are configured as [`shapes`] says, for the part's `quads`; the part has the blocks, its panel the columns.
 type Pass = unsafe fn(part: &Part, sums: &mut Sums);
 
 /// Defines a pass over some tiles of columns, each `sums' tile, panel's tile, bytes from the first column, [lines of weights

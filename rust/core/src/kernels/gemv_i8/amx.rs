@@ -12,6 +12,7 @@ use std::arch::x86_64::*;
 
 use super::{Kernel, avx512vnni};
 use crate::isa::Amx;
+use crate::kernels::amx::Shapes;
 use crate::kernels::strip_i8::avx512::transposed;
 use crate::kernels::strip_i8::rows::{Each, RowsI8};
 use crate::kernels::strip_i8::{LANES, NR, Output};
@@ -30,24 +31,6 @@ pub(super) fn get() -> Option<Kernel> {
     Amx::detect().map(|_| run as Kernel)
 }
 
-/// What `ldtilecfg` loads: eight tiles of sixteen rows of 64 bytes.
-#[repr(C, align(64))]
-struct Shapes {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-static SHAPES: Shapes = Shapes {
-    palette: 1,
-    start_row: 0,
-    reserved: [0; 14],
-    bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-};
-
 /// Products of 32 vectors and 64 rows of the weight, offsets not included.
 #[repr(C, align(64))]
 struct Sums([[i32; NR]; VECTORS]);
@@ -65,13 +48,8 @@ unsafe fn run(s: &RowsI8<'_, TilesI8<'_>>) {
         // SAFETY: the caller's; who has AMX has AVX-512 VNNI.
         return unsafe { avx512vnni::run(s) };
     }
-    // SAFETY: the token stands for AMX. No compiler keeps anything in tiles, and who else computes with them on this thread
-    // configures them first: from here to `tilerelease` they are this call's.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const SHAPES, options(nostack, readonly, preserves_flags)) };
-    // SAFETY: the caller's; tiles are configured.
-    unsafe { walk(s) };
-    // SAFETY: as above.
-    unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    // SAFETY: the token stands for AMX; the rest is the caller's.
+    unsafe { Shapes::new([(TILE, DEPTH); 8]).with(|| walk(s)) };
 }
 
 /// What a pass has computed and is not yet stored.
