@@ -33,11 +33,10 @@ impl Shapes {
     /// The processor has AMX: the caller holds its token. `body` does not panic.
     #[inline(always)]
     pub(super) unsafe fn with(&self, body: impl FnOnce()) {
+        let shapes = &raw const *self;
         // SAFETY: the caller's. Who else computes with tiles on this thread (torch does) configures them first: from here to
         // `tilerelease` they are this call's.
-        unsafe {
-            asm!("ldtilecfg [{}]", in(reg) &raw const *self, options(nostack, readonly, preserves_flags))
-        };
+        unsafe { asm!("ldtilecfg [{}]", in(reg) shapes, options(nostack, readonly, preserves_flags)) };
         body();
         // SAFETY: as above.
         unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
