@@ -1,7 +1,9 @@
 //! The packed form: sixteen rows in lanes, a window of `x` a step. Made once, at load, for tiers that look elements up in
 //! registers.
 
-use crate::kernels::lanes::{GROUP, deal, groups};
+#[cfg(any(target_arch = "x86_64", test))]
+use crate::kernels::lanes::GROUP;
+use crate::kernels::lanes::{deal, groups};
 use crate::weight::{Bytes, SparseRows, TILE};
 
 /// Non-zeros of a row that a step takes.
