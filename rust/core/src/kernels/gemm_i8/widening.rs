@@ -22,9 +22,11 @@ impl Wide {
     #[inline(always)]
     pub(super) fn fill(&mut self, block: &Block<'_>) {
         for ((quad, even), odd) in block.weights.iter().zip(&mut self.even).zip(&mut self.odd) {
-            for ((w, even), odd) in quad.iter().zip(even).zip(odd) {
-                *even = [w[0].into(), w[2].into()];
-                *odd = [w[1].into(), w[3].into()];
+            for ((&w, even), odd) in quad.iter().zip(even).zip(odd) {
+                // In 16-bit lanes, which vectorizes: of a pair of bytes the low one is even.
+                let pairs: [i16; 2] = bytemuck::cast(w);
+                *even = pairs.map(|pair| pair << 8 >> 8);
+                *odd = pairs.map(|pair| pair >> 8);
             }
         }
     }
