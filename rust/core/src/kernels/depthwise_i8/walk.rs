@@ -295,7 +295,7 @@ unsafe fn descend<
                 left: part.left,
                 start,
                 room: run.x.len() as isize,
-                masks,
+                masks: &masks,
                 outside: L::constant(run.x_zero_point),
                 held: std::array::from_fn(|i| L::weights(packed[i])),
                 // Opaque, so that what does not fit in registers is read where it lies rather than moved about.
@@ -367,7 +367,7 @@ unsafe fn masks<L: Lanes, const K: usize, const SV: usize, const SH: usize, cons
 }
 
 /// One vector of columns of one channel.
-struct Column<L: Lanes, const K: usize> {
+struct Column<'a, L: Lanes, const K: usize> {
     /// The first lane of the first tap, in the row that step 0 starts with; inside the slice or not.
     origin: *const u8,
     /// The plane's rows and columns, and rows of padding before it.
@@ -377,7 +377,8 @@ struct Column<L: Lanes, const K: usize> {
     /// Where that lies in row 0, in the slice, and how long the slice is.
     start: isize,
     room: isize,
-    masks: [[L::M; 7]; 3],
+    /// Of all channels: too much to copy for each.
+    masks: &'a [[L::M; 7]; 3],
     /// Windows of the zero point.
     outside: L::X,
     packed: *const i32,
@@ -386,7 +387,7 @@ struct Column<L: Lanes, const K: usize> {
     offset: L::Sums,
 }
 
-impl<L: Lanes, const K: usize> Column<L, K> {
+impl<L: Lanes, const K: usize> Column<'_, L, K> {
     /// Starts a step's output and adds the step's `SV` rows to all outputs in progress, of which `sums[q]` was started
     /// `q` steps ago.
     ///
