@@ -291,16 +291,26 @@ pub fn free_memory_share() -> usize {
     free.unwrap_or(4 << 30) / 2
 }
 
-/// Initialised memory on a page, grown when a plan needs more.
+/// Bytes of a huge page, on the processors that have them.
+const HUGE: usize = 2 << 20;
+
+/// Initialised memory on a page, grown when a plan needs more; on huge pages where they are used by half or more.
+///
+/// Rows of a strip lie a plane apart, so on small pages each is on one of its own, and there are more of them than a
+/// translation cache holds.
 #[derive(Debug, Default)]
 struct Arena {
     map: Option<MmapMut>,
+    /// Where in the map it starts.
+    start: usize,
     len: usize,
 }
 
 impl Arena {
     fn ptr(&mut self) -> *mut u8 {
-        self.map.as_mut().map_or(std::ptr::without_provenance_mut(ALIGN), |map| map.as_mut_ptr())
+        self.map
+            .as_mut()
+            .map_or(std::ptr::without_provenance_mut(ALIGN), |map| map[self.start..].as_mut_ptr())
     }
 
     /// Makes it at least `len` bytes; what it held is gone where it grows.
@@ -309,14 +319,19 @@ impl Arena {
             return Ok(());
         }
         *self = Arena::default();
-        let map = MmapMut::map_anon(len);
-        let map =
-            map.map_err(|error| Error::Memory(format!("the system refuses {len} bytes for a run: {error}")))?;
-        // Rows of a strip lie a plane apart, each on a page of its own unless pages are huge. It is advice: where the system
-        // has none, nothing is lost.
+        let refused = |error| Error::Memory(format!("the system refuses {len} bytes for a run: {error}"));
+        let huge = len.saturating_add(HUGE / 2) / HUGE * HUGE;
+        // The system makes a page huge only where one fits between the map's ends; room for one more lets it start on one.
+        // What is not touched takes no memory.
+        let room = if huge == 0 { len } else { len.max(huge).saturating_add(HUGE) };
+        let map = MmapMut::map_anon(room).map_err(refused)?;
+        let start = if huge == 0 { 0 } else { map.as_ptr().align_offset(HUGE) };
+        // It is advice: where the system has none, nothing is lost.
         #[cfg(target_os = "linux")]
-        let _ = map.advise(memmap2::Advice::HugePage);
-        *self = Arena { map: Some(map), len };
+        if huge > 0 {
+            let _ = map.advise_range(memmap2::Advice::HugePage, start, huge);
+        }
+        *self = Arena { map: Some(map), start, len };
         Ok(())
     }
 }
