@@ -741,8 +741,8 @@ fn spmv_i8(kernel: spmv_i8::Kernel) -> Vec<Case> {
                 // SAFETY: the table gave the kernel; `rows_i8` has the vectors.
                 unsafe { run(&with_i8(rows, weight.rows::<i8>())) }
             }),
-            spmv_i8::Kernel::Packed(run) => {
-                let packed = spmv_i8::Packed::new(&weight.rows::<i8>());
+            spmv_i8::Kernel::Packed { pack, run } => {
+                let packed = pack(&weight.rows::<i8>());
                 rows_i8(linear, amount, move |rows| {
                     // SAFETY: as above.
                     unsafe { run(&with_i8(rows, &packed)) }

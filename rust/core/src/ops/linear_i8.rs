@@ -116,9 +116,9 @@ impl Form {
         }
         Ok(match pick(spmv_i8::TABLE, site.tier) {
             (tier, spmv_i8::Kernel::Rows(kernel)) => Form::Rows(tier, kernel, Arc::clone(matrix)),
-            (tier, spmv_i8::Kernel::Packed(run)) => {
+            (tier, spmv_i8::Kernel::Packed { pack, run }) => {
                 let packed = matrix.form("spmv_i8", |matrix| {
-                    let packed = Packed::new(&matrix.rows());
+                    let packed = pack(&matrix.rows());
                     let bytes = packed.bytes();
                     Ok((packed, bytes))
                 })?;

@@ -8,17 +8,23 @@
 use std::arch::x86_64::*;
 
 use super::Kernel;
-use super::packed::{Packed, WINDOW};
+use super::Packed;
 use crate::isa::Avx512Vnni;
 use crate::kernels::lanes::GROUP;
 use crate::kernels::strip_i8::rows::{RowsI8, by_rows, store_tile};
 use crate::weight::TILE;
 
+/// Columns of a window: what two look-ups reach.
+const WINDOW: usize = 256;
+
+/// Windows start on a register of `x`.
+const ROUND: usize = 64;
+
 /// How far ahead of its use a step's lines are asked for: the time of a few lines from the last-level cache.
 const AHEAD: usize = 24;
 
 pub(super) fn get() -> Option<Kernel> {
-    Avx512Vnni::detect().map(|_| Kernel::Packed(run))
+    Avx512Vnni::detect().map(|_| Kernel::Packed { pack: |weight| Packed::new(weight, WINDOW, ROUND), run })
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]

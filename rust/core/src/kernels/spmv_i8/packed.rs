@@ -9,12 +9,6 @@ use crate::weight::{Bytes, SparseRows, TILE};
 /// Non-zeros of a row that a step takes.
 pub(super) const STEP: usize = 4;
 
-/// Columns that a step can reach: an offset is one byte.
-pub(super) const WINDOW: usize = 256;
-
-/// Columns to which the start of a window is rounded down, a register of `x`.
-const ROUND: usize = TILE * STEP;
-
 /// A sparse matrix as a stream of *steps*, for kernels that put sixteen rows in the lanes.
 ///
 /// A step names a *window* of consecutive columns; each lane takes up to `STEP` of its row's next non-zeros, those that lie
@@ -23,11 +17,15 @@ const ROUND: usize = TILE * STEP;
 pub struct Packed {
     m: usize,
     k: usize,
+    /// Columns of a window.
+    window: usize,
+    /// Columns to which the start of a window is rounded down.
+    round: usize,
     /// The row of its group that each lane of each tile has.
     rows: Vec<u8>,
     /// Where each tile's steps start, and one past the last.
     starts: Vec<u32>,
-    /// How far, in units of [`ROUND`], each step's window lies beyond the one before, a tile's first beyond 0.
+    /// How far, in units of `round`, each step's window lies beyond the one before, a tile's first beyond 0.
     advances: Bytes,
     /// `[steps][2][16][STEP]`: columns within the window, then values, which are zero where a lane rests.
     lines: Bytes,
@@ -37,11 +35,16 @@ pub struct Packed {
 pub(super) type Line = [[u8; STEP]; TILE];
 
 impl Packed {
-    /// Packs `weight`.
+    /// Packs `weight` for windows of `window` columns that start at multiples of `round`, or end with the weight.
     ///
     /// # Panics
-    /// Where the steps do not fit in 32 bits; there are at most as many as non-zeros and a few a tile and 16 Ki columns.
-    pub fn new(weight: &SparseRows<'_, i8>) -> Packed {
+    /// Where an offset within a window does not fit in a byte, or the steps in 32 bits; there are at most as many as
+    /// non-zeros and a few a tile and 255 times `round` columns.
+    pub fn new(weight: &SparseRows<'_, i8>, window: usize, round: usize) -> Packed {
+        assert!(
+            (1..=1 << u8::BITS).contains(&window) && (1..=window).contains(&round),
+            "{window} and {round}"
+        );
         let (m, k) = (weight.m(), weight.k());
         let (mut rows, mut starts) = (vec![], vec![0]);
         let (mut advances, mut lines): (Vec<u8>, Vec<[Line; 2]>) = (vec![], vec![]);
@@ -50,19 +53,19 @@ impl Packed {
             for tile in group.chunks(TILE) {
                 let mut at = 0;
                 let place = |behind: usize| {
-                    let advance = ((behind - at) / ROUND).min(u8::MAX.into());
-                    at += advance * ROUND;
+                    let advance = ((behind - at) / round).min(u8::MAX.into());
+                    at += advance * round;
                     advances.push(advance as u8);
-                    at.min(k.saturating_sub(WINDOW))
+                    at.min(k.saturating_sub(window))
                 };
-                deal(tile, (WINDOW, 0), place, |columns, values: [[i8; STEP]; TILE]| {
+                deal(tile, (window, 0), place, |columns, values: [[i8; STEP]; TILE]| {
                     lines.push([columns, bytemuck::cast(values)]);
                 });
                 starts.push(u32::try_from(advances.len()).expect("steps fit in 32 bits"));
             }
         });
         let lines = Bytes::copy(lines.as_flattened().as_flattened().as_flattened());
-        Packed { m, k, rows, starts, advances: Bytes::copy(&advances), lines }
+        Packed { m, k, window, round, rows, starts, advances: Bytes::copy(&advances), lines }
     }
 
     /// Rows.
@@ -73,6 +76,11 @@ impl Packed {
     /// Columns.
     pub fn k(&self) -> usize {
         self.k
+    }
+
+    /// Columns of a window.
+    pub fn window(&self) -> usize {
+        self.window
     }
 
     /// Bytes it takes.
@@ -87,9 +95,9 @@ impl Packed {
     pub(super) fn steps(&self, tile: usize) -> impl Iterator<Item = (usize, &[Line; 2])> {
         let steps = self.starts[tile] as usize..self.starts[tile + 1] as usize;
         let lines: &[[Line; 2]] = &self.lines.as_chunks().0.as_chunks().0.as_chunks().0[steps.clone()];
-        let (mut at, last) = (0, self.k.saturating_sub(WINDOW));
+        let (mut at, last) = (0, self.k.saturating_sub(self.window));
         self.advances[steps].iter().zip(lines).map(move |(&advance, lines)| {
-            at += usize::from(advance) * ROUND;
+            at += usize::from(advance) * self.round;
             (at.min(last), lines)
         })
     }
@@ -117,11 +125,19 @@ impl Packed {
 
     /// Where `k` is less than a window, points vectors to copies of them in `short`, from which a window can be read.
     ///
+    /// # Panics
+    /// Where windows are not of `WINDOW` columns.
+    ///
     /// # Safety
     /// Each vector has `k` elements.
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code, reason = "vectors are pointers")]
-    pub(super) unsafe fn lengthen(&self, x: &mut [*const u8], short: &mut [[u8; WINDOW]]) {
+    pub(super) unsafe fn lengthen<const WINDOW: usize>(
+        &self,
+        x: &mut [*const u8],
+        short: &mut [[u8; WINDOW]],
+    ) {
+        assert_eq!(self.window, WINDOW, "the weight is packed for another tier");
         if self.k < WINDOW {
             for (x, short) in x.iter_mut().zip(short) {
                 // SAFETY: the caller's.
@@ -138,15 +154,26 @@ mod tests {
     use crate::testing::Rng;
     use crate::weight::{sparse, sparse_starts};
 
-    fn pack(dense: &[i8], m: usize, k: usize, block: usize) -> Packed {
+    fn pack(dense: &[i8], m: usize, k: usize, (window, round): (usize, usize)) -> Packed {
+        let block = 255;
         let (counts, indices, values) = sparse(m, k, block, dense).unwrap();
         let starts = sparse_starts(m, k, block, &counts, &indices).unwrap();
-        Packed::new(&SparseRows::new(m, k, block, &counts, &indices, &starts, &values).unwrap())
+        Packed::new(
+            &SparseRows::new(m, k, block, &counts, &indices, &starts, &values).unwrap(),
+            window,
+            round,
+        )
     }
 
     /// Puts the steps back into rows.
     fn check(dense: &[i8], m: usize, k: usize) {
-        let packed = pack(dense, m, k, 255);
+        for windows in [(256, 64), (128, 8), (64, 8)] {
+            check_windows(dense, m, k, windows);
+        }
+    }
+
+    fn check_windows(dense: &[i8], m: usize, k: usize, (window, round): (usize, usize)) {
+        let packed = pack(dense, m, k, (window, round));
         let mut back = vec![0; m * k];
         for group in 0..m.div_ceil(GROUP * TILE) {
             let r0 = group * GROUP * TILE;
@@ -157,12 +184,13 @@ mod tests {
                 let (tile, lane) = (lane as usize / TILE, lane as usize % TILE);
                 let mut last = None;
                 for (first, [columns, values]) in packed.steps(tile) {
-                    assert!(first == 0 || first + WINDOW <= k, "a window within the columns");
-                    assert!(first.is_multiple_of(ROUND) || first + WINDOW == k, "it starts on a cache line");
+                    assert!(first == 0 || first + window <= k, "a window within the columns");
+                    assert!(first.is_multiple_of(round) || first + window == k, "it starts at a multiple");
                     for (&column, &value) in columns[lane].iter().zip(&values[lane]) {
                         if value == 0 {
                             continue;
                         }
+                        assert!(usize::from(column) < window, "a column of the window");
                         let column = first + usize::from(column);
                         assert!(last < Some(column), "ascending");
                         last = Some(column);
@@ -201,7 +229,7 @@ mod tests {
     fn rows_with_as_many_non_zeros_share_a_tile() {
         // Every eighth row is full: sixteen of them, which one tile takes.
         let dense: Vec<i8> = (0..128 * 64).map(|i| i8::from(i / 64 % 8 == 0)).collect();
-        let packed = pack(&dense, 128, 64, 255);
+        let packed = pack(&dense, 128, 64, (256, 64));
         let steps: Vec<usize> = (0..GROUP).map(|t| packed.steps(t).count()).collect();
         assert_eq!(steps, [64 / STEP, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(packed.bytes(), 9 * 4 + 128 + 16 + 16 * 128);
