@@ -1,5 +1,5 @@
-//! AVX2: two gathers a step. Rows in the lanes need no tails and no horizontal sums, and a window as wide as a column's
-//! seven bits leaves few lanes resting.
+//! AVX2: elements of `x` loaded one by one, since a gather is nowhere faster by much and on many processors far slower. Rows
+//! in the lanes need no tails and no horizontal sums, and a window as wide as a column's seven bits leaves few lanes resting.
 #![allow(unsafe_code, reason = "loads through the call's pointers")]
 
 use std::arch::x86_64::*;
@@ -8,45 +8,77 @@ use half::f16;
 
 use super::{BATCH, Call, Kernel, Packed, RunPacked, packed_kernels};
 use crate::isa::Avx2;
+use crate::kernels::packed::REST;
 use crate::weight::{Number, TILE};
 
 const WINDOW: usize = 128;
 
-/// Sums of one vector over one tile.
+/// Bits of a column, of eight lanes: those of a lane that rests, but its highest, are zero.
+const COLUMNS: u64 = u64::from_le_bytes([!REST; 8]);
+
+/// Sums of `S` vectors over one tile.
 ///
 /// # Safety
-/// `x` has every column that a lane of the tile takes.
+/// Every vector has every column that a lane of the tile takes, and the first of every window.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tile<T: Number>(
+unsafe fn tile<const S: usize, T: Number>(
     weight: &Packed<T>,
     tile: usize,
-    x: *const f32,
+    x: [*const f32; S],
     widen: impl Fn(&[T; 8]) -> __m256,
-) -> [f32; TILE] {
-    let mut sums = [_mm256_setzero_ps(); 2];
+) -> [[f32; TILE]; S] {
+    let mut sums = [[_mm256_setzero_ps(); 2]; S];
     let (firsts, columns, values) = weight.steps(tile);
     for ((&first, columns), values) in firsts.iter().zip(columns).zip(values) {
         let (columns, values) = (columns.as_chunks::<8>().0, values.as_chunks::<8>().0);
-        for (half, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: eight bytes.
-            let columns = unsafe { _mm_loadl_epi64(columns[half].as_ptr().cast()) };
-            // A lane that rests has a negative column, and a gather skips lanes whose mask is not.
-            let columns = _mm256_cvtepi8_epi32(columns);
-            let live = _mm256_castsi256_ps(_mm256_andnot_si256(columns, _mm256_set1_epi32(i32::MIN)));
-            // SAFETY: the caller's promise, for the lanes that are live.
-            let x = unsafe {
-                _mm256_mask_i32gather_ps::<4>(_mm256_setzero_ps(), x.add(first as usize), columns, live)
-            };
-            *sum = _mm256_fmadd_ps(widen(&values[half]), x, *sum);
+        for half in 0..2 {
+            let eight = u64::from_le_bytes(columns[half]);
+            // A column's highest bit says that its lane rests, which is not to see what is loaded for it.
+            let rests = _mm256_cvtepi8_epi32(_mm_cvtsi64_si128(eight.cast_signed()));
+            let rests = _mm256_castsi256_ps(_mm256_srai_epi32::<31>(rests));
+            let (columns, values) = ((eight & COLUMNS).to_le_bytes(), widen(&values[half]));
+            for (sums, x) in sums.iter_mut().zip(x) {
+                let x = x.wrapping_add(first as usize);
+                // SAFETY: the caller's promise, for lanes that take a column and for those that rest.
+                let one = |lane: usize| unsafe { _mm_load_ss(x.add(usize::from(columns[lane]))) };
+                let four = |lane| {
+                    let (low, high) = (
+                        _mm_unpacklo_ps(one(lane), one(lane + 1)),
+                        _mm_unpacklo_ps(one(lane + 2), one(lane + 3)),
+                    );
+                    _mm_movelh_ps(low, high)
+                };
+                let x = _mm256_andnot_ps(rests, _mm256_set_m128(four(4), four(0)));
+                sums[half] = _mm256_fmadd_ps(values, x, sums[half]);
+            }
         }
     }
-    let mut to = [0.0; TILE];
-    for (sum, to) in sums.into_iter().zip(to.as_chunks_mut::<8>().0) {
-        // SAFETY: eight floats.
-        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), sum) };
+    // SAFETY: two registers of floats are sixteen sums.
+    sums.map(|sums| unsafe { std::mem::transmute::<[__m256; 2], [f32; TILE]>(sums) })
+}
+
+/// Vectors `s..s + S` over a tile; `S`.
+///
+/// # Safety
+/// What [`Kernel`] asks; there are so many vectors.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn vectors<const S: usize, T: Number>(
+    call: &Call<'_, &Packed<T>>,
+    t: usize,
+    s: usize,
+    widen: impl Fn(&[T; 8]) -> __m256,
+) -> usize {
+    // SAFETY: vectors of the call; the columns of non-zeros are below `k`, and so is the first of a window.
+    let sums = unsafe { tile(call.weight, t, std::array::from_fn::<_, S, _>(|i| call.vector(s + i)), widen) };
+    for (i, sums) in sums.iter().enumerate() {
+        for (&r, &sum) in call.weight.rows(t).iter().zip(sums) {
+            // SAFETY: a row of the tile.
+            unsafe { call.finish(s + i, r as usize, sum) };
+        }
     }
-    to
+    S
 }
 
 /// # Safety
@@ -54,16 +86,18 @@ unsafe fn tile<T: Number>(
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn run<T: Number>(call: &Call<'_, &Packed<T>>, widen: impl Fn(&[T; 8]) -> __m256 + Copy) {
-    let weight = call.weight;
-    debug_assert!(weight.window() == WINDOW && (1..=BATCH).contains(&call.n));
+    debug_assert!(call.weight.window() == WINDOW && (1..=BATCH).contains(&call.n));
     for t in call.tiles.0..call.tiles.1 {
-        for s in 0..call.n {
-            // SAFETY: the columns of non-zeros are below `k`; `s` is a vector of the call.
-            let sums = unsafe { tile(weight, t, call.vector(s), widen) };
-            for (&r, sum) in weight.rows(t).iter().zip(sums) {
-                // SAFETY: a row of the tile.
-                unsafe { call.finish(s, r as usize, sum) };
-            }
+        let mut s = 0;
+        while s < call.n {
+            // SAFETY: the caller's; so many vectors are left.
+            s += unsafe {
+                match call.n - s {
+                    4.. => vectors::<4, T>(call, t, s, widen),
+                    2.. => vectors::<2, T>(call, t, s, widen),
+                    _ => vectors::<1, T>(call, t, s, widen),
+                }
+            };
         }
     }
 }
