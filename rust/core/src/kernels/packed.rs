@@ -2,6 +2,8 @@
 
 use crate::kernels::lanes::{deal, groups};
 use crate::weight::{Bytes, SparseRows, TILE};
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
 
 /// A sparse matrix as a stream of *steps*, for kernels that put sixteen rows in the lanes.
 ///
@@ -33,6 +35,30 @@ pub(in crate::kernels) const REST: u8 = 0x80;
 
 /// Columns to which the start of a window is rounded down.
 const ROUND: usize = 16;
+
+/// What eight lanes take of `x`, four bytes each: those at `columns` from its start, or zero in a lane that rests. They are
+/// loaded one by one, since a gather is nowhere faster by much and on many processors far slower.
+///
+/// # Safety
+/// `x` has four bytes at its start and at the column of each lane that does not rest.
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code, reason = "reads activations through their pointer")]
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in crate::kernels) unsafe fn take_eight(x: *const [u8; 4], columns: &[u8; 8]) -> __m256i {
+    /// Bits of a column, in eight lanes: those of a lane that rests are zero.
+    const COLUMN: u64 = u64::from_le_bytes([!REST; 8]);
+    let eight = u64::from_le_bytes(*columns);
+    let rests = _mm256_srai_epi32::<31>(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(eight.cast_signed())));
+    let columns = (eight & COLUMN).to_le_bytes();
+    // As floats, of which an instruction loads one into any lane; no bit of them changes.
+    // SAFETY: the caller's; a lane that rests loads from the start.
+    let bytes = |lane: usize| unsafe { x.add(usize::from(columns[lane])).read() };
+    let one = |lane| _mm_set_ss(f32::from_ne_bytes(bytes(lane)));
+    let two = |lane| _mm_unpacklo_ps(one(lane), one(lane + 1));
+    let four = |lane| _mm_movelh_ps(two(lane), two(lane + 2));
+    _mm256_andnot_si256(rests, _mm256_castps_si256(_mm256_set_m128(four(4), four(0))))
+}
 
 impl<T: bytemuck::Pod + Default> Packed<T> {
     /// Packs `weight` for windows of `window` columns, at most 128.

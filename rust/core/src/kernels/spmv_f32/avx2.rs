@@ -1,5 +1,5 @@
-//! AVX2: elements of `x` loaded one by one, since a gather is nowhere faster by much and on many processors far slower. Rows
-//! in the lanes need no tails and no horizontal sums, and a window as wide as a column's seven bits leaves few lanes resting.
+//! AVX2: eight lanes take their elements of `x` one by one. Rows in the lanes need no tails and no horizontal sums, and a
+//! window as wide as a column's seven bits leaves few lanes resting.
 #![allow(unsafe_code, reason = "loads through the call's pointers")]
 
 use std::arch::x86_64::*;
@@ -8,13 +8,10 @@ use half::f16;
 
 use super::{BATCH, Call, Kernel, Packed, RunPacked, packed_kernels};
 use crate::isa::Avx2;
-use crate::kernels::packed::REST;
+use crate::kernels::packed::take_eight;
 use crate::weight::{Number, TILE};
 
 const WINDOW: usize = 128;
-
-/// Bits of a column, of eight lanes: those of a lane that rests, but its highest, are zero.
-const COLUMNS: u64 = u64::from_le_bytes([!REST; 8]);
 
 /// Sums of `S` vectors over one tile.
 ///
@@ -33,23 +30,11 @@ unsafe fn tile<const S: usize, T: Number>(
     for ((&first, columns), values) in firsts.iter().zip(columns).zip(values) {
         let (columns, values) = (columns.as_chunks::<8>().0, values.as_chunks::<8>().0);
         for half in 0..2 {
-            let eight = u64::from_le_bytes(columns[half]);
-            // A column's highest bit says that its lane rests, which is not to see what is loaded for it.
-            let rests = _mm256_cvtepi8_epi32(_mm_cvtsi64_si128(eight.cast_signed()));
-            let rests = _mm256_castsi256_ps(_mm256_srai_epi32::<31>(rests));
-            let (columns, values) = ((eight & COLUMNS).to_le_bytes(), widen(&values[half]));
+            let values = widen(&values[half]);
             for (sums, x) in sums.iter_mut().zip(x) {
-                let x = x.wrapping_add(first as usize);
-                // SAFETY: the caller's promise, for lanes that take a column and for those that rest.
-                let one = |lane: usize| unsafe { _mm_load_ss(x.add(usize::from(columns[lane]))) };
-                let four = |lane| {
-                    let (low, high) = (
-                        _mm_unpacklo_ps(one(lane), one(lane + 1)),
-                        _mm_unpacklo_ps(one(lane + 2), one(lane + 3)),
-                    );
-                    _mm_movelh_ps(low, high)
-                };
-                let x = _mm256_andnot_ps(rests, _mm256_set_m128(four(4), four(0)));
+                let x = x.wrapping_add(first as usize).cast();
+                // SAFETY: the caller's promise.
+                let x = _mm256_castsi256_ps(unsafe { take_eight(x, &columns[half]) });
                 sums[half] = _mm256_fmadd_ps(values, x, sums[half]);
             }
         }

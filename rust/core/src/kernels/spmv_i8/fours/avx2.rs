@@ -1,4 +1,5 @@
-//! AVX2: two gathers a step, and bytes in 16 bits for `vpmaddwd`. Rows in the lanes need no tails and no horizontal sums.
+//! AVX2: eight lanes take their fours of `x` one by one, and bytes meet in 16 bits in `vpmaddwd`. Rows in the lanes need no
+//! tails and no horizontal sums.
 
 #![allow(unsafe_code, reason = "vector loads through pointers")]
 
@@ -6,6 +7,7 @@ use std::arch::x86_64::*;
 
 use super::{Kernel, Packed, vectors};
 use crate::isa::Avx2;
+use crate::kernels::packed::take_eight;
 use crate::kernels::strip_i8::rows::{RowsI8, by_rows};
 use crate::weight::TILE;
 
@@ -33,20 +35,14 @@ unsafe fn tile<const N: usize>(weight: &Packed<[i8; 4]>, tile: usize, x: [*const
     for ((&first, columns), values) in firsts.iter().zip(columns).zip(values) {
         let (columns, values) = (columns.as_chunks::<8>().0, values.as_chunks::<8>().0);
         for half in 0..2 {
-            // SAFETY: eight bytes, and 32.
-            let (columns, w) = unsafe {
-                let columns = _mm_loadl_epi64(columns[half].as_ptr().cast());
-                (columns, _mm256_loadu_si256(values[half].as_ptr().cast()))
-            };
-            // A lane that rests has a negative column, and a gather skips lanes whose mask is not.
-            let columns = _mm256_cvtepi8_epi32(columns);
-            let live = _mm256_andnot_si256(columns, _mm256_set1_epi32(i32::MIN));
+            // SAFETY: 32 bytes.
+            let w = unsafe { _mm256_loadu_si256(values[half].as_ptr().cast()) };
             let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w));
             let odd = _mm256_srai_epi16::<8>(w);
             for (sums, x) in sums.iter_mut().zip(x) {
                 let x = x.wrapping_add(first as usize * 4).cast();
-                // SAFETY: the caller's, for the lanes that are live.
-                let x = unsafe { _mm256_mask_i32gather_epi32::<4>(_mm256_setzero_si256(), x, columns, live) };
+                // SAFETY: the caller's.
+                let x = unsafe { take_eight(x, &columns[half]) };
                 let low = _mm256_and_si256(x, _mm256_set1_epi16(0xff));
                 sums[half] = _mm256_add_epi32(sums[half], _mm256_madd_epi16(low, even));
                 sums[half] = _mm256_add_epi32(sums[half], _mm256_madd_epi16(_mm256_srli_epi16::<8>(x), odd));
