@@ -74,9 +74,13 @@ struct Blocks {
     tall: &'static [(usize, usize, Block)],
 }
 
-/// Rows that all columns of a strip pass over before the next: their weights, 128 KiB for a block of the depth of 256,
-/// stay in the second-level cache meanwhile.
+/// Rows that all columns of a strip pass over before the next, unless the panel is near: their weights, 128 KiB for a
+/// block of the depth of 256, stay in the second-level cache meanwhile.
 const CHUNK: usize = 128;
+
+/// Elements of a panel of which every column stays in the first-level cache while all rows pass over it: 16 KiB, half of the
+/// smallest. A chunk is then one tile of rows, which has few rows of the output, each on a page of its own, in turn.
+const NEAR: usize = 4 << 10;
 
 /// Lays a tier's blocks over a strip.
 ///
@@ -94,8 +98,10 @@ unsafe fn walk(s: &Strip<'_, Tiles<'_, f32>>, blocks: &Blocks) {
     let tall = blocks.tall.iter().position(|&(most, ..)| (1..=most).contains(&rest));
     let tall = tall.filter(|_| seam.is_none());
     let vectors = whole + usize::from(rest > 0 && seam.is_none() && tall.is_none());
-    for start in s.rows().step_by(CHUNK) {
-        let end = s.rows.1.min(start + CHUNK);
+    let near = (s.block.1 - s.block.0) * s.n <= NEAR;
+    let chunk = if near { TILE } else { CHUNK };
+    for start in s.rows().step_by(chunk) {
+        let end = s.rows.1.min(start + chunk);
         let mut left = vectors;
         while left > 0 {
             let j = (vectors - left) * blocks.lanes;
