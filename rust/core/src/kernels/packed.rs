@@ -37,7 +37,7 @@ pub(in crate::kernels) const REST: u8 = 0x80;
 const ROUND: usize = 16;
 
 /// What eight lanes take of `x`, four bytes each: those at `columns` from its start, or zero in a lane that rests. They are
-/// loaded one by one, since a gather is nowhere faster by much and on many processors far slower.
+/// loaded one by one: on many processors a gather is far slower.
 ///
 /// # Safety
 /// `x` has four bytes at its start and at the column of each lane that does not rest.

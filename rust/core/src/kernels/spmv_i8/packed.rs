@@ -17,15 +17,13 @@ pub(super) const STEP: usize = 4;
 pub struct Packed {
     m: usize,
     k: usize,
-    /// Columns of a window.
-    window: usize,
-    /// Columns to which the start of a window is rounded down.
-    round: usize,
+    /// Columns of a window, and those to which its start is rounded down.
+    window: (usize, usize),
     /// The row of its group that each lane of each tile has.
     rows: Vec<u8>,
     /// Where each tile's steps start, and one past the last.
     starts: Vec<u32>,
-    /// How far, in units of `round`, each step's window lies beyond the one before, a tile's first beyond 0.
+    /// How far, in what windows are rounded to, each step's window lies beyond the one before, a tile's first beyond 0.
     advances: Bytes,
     /// `[steps][2][16][STEP]`: columns within the window, then values, which are zero where a lane rests.
     lines: Bytes,
@@ -65,7 +63,7 @@ impl Packed {
             }
         });
         let lines = Bytes::copy(lines.as_flattened().as_flattened().as_flattened());
-        Packed { m, k, window, round, rows, starts, advances: Bytes::copy(&advances), lines }
+        Packed { m, k, window: (window, round), rows, starts, advances: Bytes::copy(&advances), lines }
     }
 
     /// Rows.
@@ -80,7 +78,7 @@ impl Packed {
 
     /// Columns of a window.
     pub fn window(&self) -> usize {
-        self.window
+        self.window.0
     }
 
     /// Bytes it takes.
@@ -95,9 +93,10 @@ impl Packed {
     pub(super) fn steps(&self, tile: usize) -> impl Iterator<Item = (usize, &[Line; 2])> {
         let steps = self.starts[tile] as usize..self.starts[tile + 1] as usize;
         let lines: &[[Line; 2]] = &self.lines.as_chunks().0.as_chunks().0.as_chunks().0[steps.clone()];
-        let (mut at, last) = (0, self.k.saturating_sub(self.window));
+        let (window, round) = self.window;
+        let (mut at, last) = (0, self.k.saturating_sub(window));
         self.advances[steps].iter().zip(lines).map(move |(&advance, lines)| {
-            at += usize::from(advance) * self.round;
+            at += usize::from(advance) * round;
             (at.min(last), lines)
         })
     }
@@ -137,7 +136,7 @@ impl Packed {
         x: &mut [*const u8],
         short: &mut [[u8; WINDOW]],
     ) {
-        assert_eq!(self.window, WINDOW, "the weight is packed for another tier");
+        assert_eq!(self.window(), WINDOW, "the weight is packed for another tier");
         if self.k < WINDOW {
             for (x, short) in x.iter_mut().zip(short) {
                 // SAFETY: the caller's.
