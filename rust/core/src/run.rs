@@ -325,7 +325,7 @@ impl Arena {
         // What is not touched takes no memory.
         let room = if huge == 0 { len } else { len.max(huge).saturating_add(HUGE) };
         let map = MmapMut::map_anon(room).map_err(refused)?;
-        let start = if huge == 0 { 0 } else { map.as_ptr().align_offset(HUGE) };
+        let start = if huge == 0 { 0 } else { map.as_ptr().addr().wrapping_neg() % HUGE };
         // It is advice: where the system has none, nothing is lost.
         #[cfg(target_os = "linux")]
         if huge > 0 {
