@@ -9,7 +9,7 @@ use super::integer::{self, Quantized};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::Result;
 use crate::isa::Tier;
-use crate::kernels::gemm_i8::Blocks;
+use crate::kernels::gemm_i8::{Blocks, Fitted};
 use crate::kernels::pack::{self, Beside, Fill, Gather, LANES_U8, RunBeside, RunGather, Taps};
 use crate::kernels::spmm_i8::cost;
 use crate::kernels::strip_i8::{DEPTH, LANES, NR, Pack, StripI8, StripI8Kernel};
@@ -17,7 +17,7 @@ use crate::kernels::window::Window2;
 use crate::kernels::{depthwise_i8, gemm_i8, pick, spmm_i8};
 use crate::pool::split;
 use crate::tensor::{DType, Meta, Planes};
-use crate::weight::{Matrix, Plain, QUAD, Structure, Unit};
+use crate::weight::{Matrix, Plain, QUAD, Structure, TilesI8, Unit};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -259,6 +259,7 @@ impl ConvI8 {
                 unsafe {
                     match &form {
                         Form::Tiles(_, kernel, dense, _) => (kernel.run)(&call.with(dense.tiles_i8(group))),
+                        Form::Fitted(_, kernel, fitted, _) => (kernel.run)(&call.with(&fitted[group])),
                         Form::Blocks(_, kernel, blocks, _) => (kernel.run)(&call.with(&blocks[group])),
                         Form::Fours(_, kernel, matrix) => (kernel.run)(&whole().with(matrix.fours())),
                         Form::Sparse(_, kernel, matrix) => kernel(&whole().with(matrix.rows())),
@@ -298,6 +299,7 @@ fn prefers_dense(matrix: &Matrix, columns: usize, tier: Tier, in_place: bool) ->
 /// A weight in the form that its kernel reads.
 enum Form {
     Tiles(Tier, gemm_i8::Tiles, Arc<Matrix>, Order),
+    Fitted(Tier, gemm_i8::ByFit, Arc<Vec<Fitted>>, Order),
     Blocks(Tier, gemm_i8::ByBlocks, Arc<Vec<Blocks>>, Order),
     Fours(Tier, StripI8Kernel<spmm_i8::fours::Run>, Arc<Matrix>),
     Sparse(Tier, spmm_i8::Kernel, Arc<Matrix>),
@@ -364,21 +366,12 @@ impl Form {
                 };
                 Form::Tiles(tier, kernel, matrix, order)
             }
+            gemm_i8::Kernel::Fitted(kernel) => {
+                let fitted = order.made(stored, groups, Fitted::new, Fitted::bytes)?;
+                Form::Fitted(tier, kernel, fitted, order)
+            }
             gemm_i8::Kernel::Blocks(kernel) => {
-                let blocks = |matrix: &Matrix| -> Result<Vec<Blocks>> {
-                    let as_stored =
-                        order == Order::Stored && matches!(matrix.structure(), Structure::Dense(_));
-                    let made = if as_stored { None } else { Some(order.of(matrix)?) };
-                    let dense = made.as_ref().unwrap_or(matrix);
-                    Ok((0..groups).map(|group| Blocks::new(&dense.tiles_i8(group))).collect())
-                };
-                let make = |matrix: &Matrix| {
-                    let made = Arc::new(blocks(matrix)?);
-                    let bytes = made.iter().map(Blocks::bytes).sum();
-                    Ok(((order, made), bytes))
-                };
-                let kept = stored.form("gemm_i8", make)?;
-                let blocks = if kept.0 == order { Arc::clone(&kept.1) } else { Arc::new(blocks(stored)?) };
+                let blocks = order.made(stored, groups, Blocks::new, Blocks::bytes)?;
                 Form::Blocks(tier, kernel, blocks, order)
             }
         })
@@ -388,6 +381,7 @@ impl Form {
     fn pack(&self) -> Option<Pack> {
         match self {
             Form::Tiles(_, kernel, ..) => Some(kernel.pack),
+            Form::Fitted(_, kernel, ..) => Some(kernel.pack),
             Form::Blocks(_, kernel, ..) => Some(kernel.pack),
             Form::Fours(_, kernel, _) => Some(kernel.pack),
             Form::Sparse(..) => None,
@@ -397,6 +391,7 @@ impl Form {
     fn gathering(&self) -> Gathering {
         let (gathers, order) = match self {
             Form::Tiles(_, kernel, _, order) => (kernel.gathers, *order),
+            Form::Fitted(_, kernel, _, order) => (kernel.gathers, *order),
             Form::Blocks(_, kernel, _, order) => (kernel.gathers, *order),
             Form::Fours(_, kernel, _) => (kernel.gathers, Order::Stored),
             Form::Sparse(..) => (None, Order::Stored),
@@ -414,6 +409,7 @@ impl Form {
             Form::Tiles(_, _, matrix, _) | Form::Fours(_, _, matrix) | Form::Sparse(_, _, matrix) => {
                 matrix.k()
             }
+            Form::Fitted(_, _, fitted, _) => fitted.first().map_or(0, Fitted::k),
             Form::Blocks(_, _, blocks, _) => blocks.first().map_or(0, Blocks::k),
         }
     }
@@ -423,13 +419,16 @@ impl Form {
             Form::Tiles(_, _, matrix, _) | Form::Fours(_, _, matrix) | Form::Sparse(_, _, matrix) => {
                 matrix.bytes()
             }
+            Form::Fitted(_, _, fitted, _) => fitted.iter().map(Fitted::bytes).sum(),
             Form::Blocks(_, _, blocks, _) => blocks.iter().map(Blocks::bytes).sum(),
         }
     }
 
     fn name(&self) -> String {
         match self {
-            Form::Tiles(tier, ..) | Form::Blocks(tier, ..) => format!("gemm_i8/{tier}"),
+            Form::Tiles(tier, ..) | Form::Fitted(tier, ..) | Form::Blocks(tier, ..) => {
+                format!("gemm_i8/{tier}")
+            }
             Form::Fours(tier, ..) => format!("spmm_i8 1x4/{tier}"),
             Form::Sparse(tier, ..) => format!("spmm_i8/{tier}"),
         }
@@ -437,6 +436,29 @@ impl Form {
 }
 
 impl Order {
+    /// The form `new` of a weight with its columns in this order, for each group, made once.
+    fn made<F: Send + Sync + 'static>(
+        self,
+        stored: &Matrix,
+        groups: usize,
+        new: impl Fn(&TilesI8<'_>) -> F,
+        bytes: impl Fn(&F) -> usize,
+    ) -> Result<Arc<Vec<F>>> {
+        let make = |matrix: &Matrix| -> Result<Arc<Vec<F>>> {
+            let as_stored = self == Order::Stored && matches!(matrix.structure(), Structure::Dense(_));
+            let ordered = if as_stored { None } else { Some(self.of(matrix)?) };
+            let dense = ordered.as_ref().unwrap_or(matrix);
+            Ok(Arc::new((0..groups).map(|group| new(&dense.tiles_i8(group))).collect()))
+        };
+        let kept = stored.form("gemm_i8", |matrix| {
+            let made = make(matrix)?;
+            let bytes = made.iter().map(bytes).sum();
+            Ok(((self, made), bytes))
+        })?;
+        // Another window may have the same weight.
+        if kept.0 == self { Ok(Arc::clone(&kept.1)) } else { make(stored) }
+    }
+
     /// A dense matrix with the weight's columns in this order.
     fn of(self, matrix: &Matrix) -> Result<Matrix> {
         let (m, k, groups) = (matrix.m(), matrix.k(), matrix.groups());

@@ -1,6 +1,7 @@
-//! AVX2: `vpmaddwd` on bytes widened to 16 bits, eight columns a register, weights broadcast.
+//! AVX2: eight columns a register, weights broadcast.
 //!
-//! Sixteen registers: four rows by two registers of columns keep eight sums, the panel's four halves and a weight.
+//! Sixteen registers: four rows by two registers of columns keep eight sums, the panel's two or four registers, ones and
+//! weights.
 
 #![allow(unsafe_code, reason = "vector loads and stores through pointers")]
 
@@ -8,10 +9,10 @@ use std::arch::x86_64::*;
 
 use crate::kernels::strip_i8::LANES;
 
-super::widening::widening_tier!(
-    "avx2,fma,f16c", Avx2, rows: 4, vector: __m256i,
+super::saturating::saturating_tier!(
+    "avx2,fma,f16c", Avx2, vector: __m256i,
     _mm256_loadu_si256, _mm256_store_si256, _mm256_set1_epi32, _mm256_set1_epi16, _mm256_and_si256,
-    _mm256_srli_epi16::<8>, _mm256_madd_epi16, _mm256_add_epi32,
+    _mm256_srli_epi16::<8>, _mm256_maddubs_epi16, _mm256_madd_epi16, _mm256_add_epi16, _mm256_add_epi32,
     crate::kernels::strip_i8::store_rows,
     passes(vectors, pass): for v in 0..vectors {
         pass!(2, v * LANES);

@@ -1,8 +1,8 @@
 //! A dense int8 weight times a strip of uint8 columns.
 //!
 //! `out[r][j] = requantize(Σ_k W[r][k] · x[k][j])` as [`strip_i8`](super::strip_i8) defines it; `W` is [`TilesI8`],
-//! `[⌈m/16⌉][⌈k/4⌉][16][4]`, or [`Blocks`] made of it once, and the panel what the kernel's own `pack` makes of rows of `x`. Exact, hence equal, on every
-//! tier.
+//! `[⌈m/16⌉][⌈k/4⌉][16][4]`, or the form of it that the tier reads, made once, and the panel what the kernel's own `pack`
+//! makes of rows of `x`. Exact, hence equal, on every tier.
 
 use super::Impl;
 use super::strip_i8::{Gathers, Pack, StripI8, StripI8Kernel};
@@ -22,16 +22,21 @@ mod avxvnni;
 mod blocks;
 #[cfg(target_arch = "aarch64")]
 mod dotprod;
+mod fitted;
 #[cfg(target_arch = "aarch64")]
 mod neon;
-mod scalar;
 #[cfg(target_arch = "x86_64")]
-mod widening;
+mod saturating;
+mod scalar;
 
 pub use blocks::Blocks;
+pub use fitted::Fitted;
 
 /// A kernel that reads the weight as the file has it.
 pub type Tiles = StripI8Kernel<unsafe fn(&StripI8<'_, TilesI8<'_>>)>;
+
+/// A kernel that reads it as `vpmaddubsw` does.
+pub type ByFit = StripI8Kernel<unsafe fn(&StripI8<'_, &Fitted>)>;
 
 /// A kernel that reads it as matrix units do.
 pub type ByBlocks = StripI8Kernel<unsafe fn(&StripI8<'_, &Blocks>)>;
@@ -41,6 +46,8 @@ pub type ByBlocks = StripI8Kernel<unsafe fn(&StripI8<'_, &Blocks>)>;
 pub enum Kernel {
     /// The file's form.
     Tiles(Tiles),
+    /// The form for products in 16 bits.
+    Fitted(ByFit),
     /// The form for matrix units.
     Blocks(ByBlocks),
 }
@@ -50,6 +57,7 @@ impl Kernel {
     pub fn gathers(&self) -> Option<Gathers> {
         match self {
             Kernel::Tiles(kernel) => kernel.gathers,
+            Kernel::Fitted(kernel) => kernel.gathers,
             Kernel::Blocks(kernel) => kernel.gathers,
         }
     }
@@ -58,6 +66,7 @@ impl Kernel {
     pub fn pack(&self) -> Pack {
         match self {
             Kernel::Tiles(kernel) => kernel.pack,
+            Kernel::Fitted(kernel) => kernel.pack,
             Kernel::Blocks(kernel) => kernel.pack,
         }
     }
@@ -70,11 +79,11 @@ pub static TABLE: &[Impl<Kernel>] = &[
     #[cfg(target_arch = "x86_64")]
     Impl { tier: Tier::Avx512Vnni, get: || avx512vnni::get().map(Kernel::Tiles) },
     #[cfg(target_arch = "x86_64")]
-    Impl { tier: Tier::Avx512, get: || avx512::get().map(Kernel::Tiles) },
+    Impl { tier: Tier::Avx512, get: || avx512::get().map(Kernel::Fitted) },
     #[cfg(target_arch = "x86_64")]
     Impl { tier: Tier::AvxVnni, get: || avxvnni::get().map(Kernel::Tiles) },
     #[cfg(target_arch = "x86_64")]
-    Impl { tier: Tier::Avx2, get: || avx2::get().map(Kernel::Tiles) },
+    Impl { tier: Tier::Avx2, get: || avx2::get().map(Kernel::Fitted) },
     #[cfg(target_arch = "aarch64")]
     Impl { tier: Tier::DotProd, get: || dotprod::get().map(Kernel::Tiles) },
     #[cfg(target_arch = "aarch64")]
@@ -122,7 +131,12 @@ mod tests {
                 // SAFETY: the tier was detected; `strip` gives room for what a strip may touch.
                 case.strip(weight, rows, (&panel, panel_stride), |s| unsafe { run(s) })
             }
-            Kernel::Blocks(StripI8Kernel { run, .. }) => {
+            Kernel::Fitted(ByFit { run, .. }) => {
+                let fitted = Fitted::new(&weight);
+                // SAFETY: as above.
+                case.strip(&fitted, rows, (&panel, panel_stride), |s| unsafe { run(s) })
+            }
+            Kernel::Blocks(ByBlocks { run, .. }) => {
                 let blocks = Blocks::new(&weight);
                 // SAFETY: as above.
                 case.strip(&blocks, rows, (&panel, panel_stride), |s| unsafe { run(s) })

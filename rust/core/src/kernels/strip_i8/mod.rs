@@ -308,36 +308,62 @@ pub(super) fn word(weights: [i8; QUAD]) -> i32 {
 /// while the rows of a tile pass over it.
 pub(super) const BLOCK_QUADS: usize = 64;
 
-/// The loop nest of a dense kernel: hands `add` one block at a time, and `store` the finished sums of a tile from a row on.
+/// Where a block of the depth of a tile of rows lies.
+pub(super) struct Place {
+    /// Of the weight's tiles.
+    pub(super) tile: usize,
+    /// Groups of four depths.
+    pub(super) quads: Range<usize>,
+}
+
+/// The loop nest of a dense kernel whose weight is so many groups of four deep: hands `add` one block at a time, without
+/// its weights, and `store` the finished sums of a tile from a row on.
 ///
 /// To be inlined into a function compiled for the tier, of which `add` and `store` are closures.
 ///
 /// # Safety
 /// The strip is one of [`StripI8Kernel`]'s; `add` writes the sums of every column of the block's rows.
 #[inline(always)]
+pub(super) unsafe fn blocks<W>(
+    s: &StripI8<'_, W>,
+    quads: usize,
+    mut add: impl FnMut(Place, Block<'_>, &mut Sums),
+    store: impl Fn(usize, &[[i32; NR]]),
+) {
+    let mut sums = Sums([[0; NR]; TILE]);
+    for r0 in s.rows().step_by(TILE) {
+        let rows = s.tile_rows(r0);
+        let mut start = [0; TILE];
+        start[..rows].copy_from_slice(&s.requant.offset[r0..][..rows]);
+        let mut start = Some(start);
+        // A depth of nothing is a block too: it starts the sums.
+        for q0 in (0..quads.max(1)).step_by(BLOCK_QUADS) {
+            let stride = s.panel_stride;
+            // SAFETY: the panel has as many groups as the weight.
+            let panel = unsafe { s.panel.add(q0 * stride * QUAD) };
+            let place = Place { tile: r0 / TILE, quads: q0..quads.min(q0 + BLOCK_QUADS) };
+            add(place, Block { weights: &[], panel, stride, rows, start: start.take() }, &mut sums);
+        }
+        store(r0, &sums.0[..rows]);
+    }
+}
+
+/// [`blocks`] of a weight as the file has it.
+///
+/// # Safety
+/// As [`blocks`].
+#[inline(always)]
 pub(super) unsafe fn dense(
     s: &StripI8<'_, TilesI8<'_>>,
     mut add: impl FnMut(Block<'_>, &mut Sums),
     store: impl Fn(usize, &[[i32; NR]]),
 ) {
-    let mut sums = Sums([[0; NR]; TILE]);
-    for r0 in s.rows().step_by(TILE) {
-        let tile = s.weight.tile(r0 / TILE).as_chunks().0.as_chunks().0;
-        let rows = s.tile_rows(r0);
-        let mut start = [0; TILE];
-        start[..rows].copy_from_slice(&s.requant.offset[r0..][..rows]);
-        let mut start = Some(start);
-        let mut panel = s.panel;
-        // A depth of nothing is a block too: it starts the sums.
-        let empty = tile.is_empty().then_some(tile);
-        for weights in empty.into_iter().chain(tile.chunks(BLOCK_QUADS)) {
-            let stride = s.panel_stride;
-            add(Block { weights, panel, stride, rows, start: start.take() }, &mut sums);
-            // SAFETY: the panel has as many groups as the tile.
-            panel = unsafe { panel.add(weights.len() * stride * QUAD) };
-        }
-        store(r0, &sums.0[..rows]);
-    }
+    let add = |place: Place, block: Block<'_>, sums: &mut Sums| {
+        let tile = s.weight.tile(place.tile).as_chunks().0.as_chunks().0;
+        add(Block { weights: &tile[place.quads], ..block }, sums);
+    };
+    // SAFETY: the caller's.
+    unsafe { blocks(s, s.weight.quads(), add, store) };
 }
 
 /// Stores finished sums of the rows from `r0`.

@@ -51,7 +51,8 @@ impl<U> Stored<U> {
 }
 
 impl Case {
-    /// A case of that size; `kind` picks the values and the output, a share `zeros` of the weights is zero.
+    /// A case of that size; `kind` picks the values and the output, a share `zeros` of the weights is zero. Four rows by four
+    /// have weights of another magnitude, from all that a byte holds down to a few bits of it.
     pub(in crate::kernels) fn new((m, k, n): (usize, usize, usize), kind: u64, zeros: f64) -> Case {
         let mut rng = Rng::new((m * 1_000_003 + k * 1009 + n) as u64 * 64 + kind);
         let weight = |rng: &mut Rng| match kind % 3 {
@@ -59,16 +60,14 @@ impl Case {
             1 => [i8::MIN, i8::MAX][rng.below(2)],
             _ => i8::MIN,
         };
-        let w: Vec<i8> =
-            (0..m * k)
-                .map(|_| {
-                    if (rng.below(1 << 20) as f64) < zeros * f64::from(1 << 20) {
-                        0
-                    } else {
-                        weight(&mut rng)
-                    }
-                })
-                .collect();
+        let w: Vec<i8> = (0..m * k)
+            .map(|i| {
+                if (rng.below(1 << 20) as f64) < zeros * f64::from(1 << 20) {
+                    return 0;
+                }
+                weight(&mut rng) >> [0, 1, 3, 5][(i / k / 4 + kind as usize) % 4]
+            })
+            .collect();
         let x = (0..k * n)
             .map(|_| match kind % 3 {
                 0 => rng.below(256) as u8,

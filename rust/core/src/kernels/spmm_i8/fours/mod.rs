@@ -49,13 +49,8 @@ pub static TABLE: &[Impl<StripI8Kernel<Run>>] = &[
 
 /// The kernel of a tier, which reads the panel of that tier's dense kernel; none where this processor has not got it.
 fn beside_dense(tier: Tier, run: Run) -> Option<StripI8Kernel<Run>> {
-    let dense = gemm_i8::TABLE.iter().find(|entry| entry.tier == tier)?;
-    match (dense.get)()? {
-        gemm_i8::Kernel::Tiles(dense) => {
-            Some(StripI8Kernel { run, pack: dense.pack, gathers: dense.gathers })
-        }
-        gemm_i8::Kernel::Blocks(_) => None,
-    }
+    let dense = (gemm_i8::TABLE.iter().find(|entry| entry.tier == tier)?.get)()?;
+    Some(StripI8Kernel { run, pack: dense.pack(), gathers: dense.gathers() })
 }
 
 #[cfg(test)]
