@@ -72,22 +72,28 @@ macro_rules! saturating_tier {
             let mut acc = [[$splat(0); V]; ROWS];
             for (r, (acc, row)) in acc.iter_mut().zip(rows.iter()).enumerate() {
                 for (v, acc) in acc.iter_mut().enumerate() {
-                    *acc = match block.start {
+                    *acc = match &block.start {
                         Some(start) => $splat(start[r0 + r]),
                         // SAFETY: a row of sums has the columns, aligned as `Sums` is.
                         None => unsafe { $load(row.as_ptr().add(column + v * WIDTH).cast()) },
                     };
                 }
             }
-            let panel = block.panel.wrapping_add(column * QUAD);
-            let load = |place: u8| -> [$vector; V] {
-                let group = panel.wrapping_add(usize::from(place) * block.stride * QUAD);
-                // SAFETY: the panel has V registers of columns of the group.
-                std::array::from_fn(|v| unsafe { $load(group.add(v * WIDTH * QUAD).cast()) })
-            };
+            let (panel, stride) = (block.panel.wrapping_add(column * QUAD), block.stride * QUAD);
+            macro_rules! load {
+                ($place:expr) => {{
+                    let group = panel.wrapping_add(usize::from($place) * stride);
+                    let mut x = [$splat(0); V];
+                    for (v, x) in x.iter_mut().enumerate() {
+                        // SAFETY: the panel has V registers of columns of the group.
+                        *x = unsafe { $load(group.add(v * WIDTH * QUAD).cast()) };
+                    }
+                    x
+                }};
+            }
             let one = $splat16(1);
             for (&[a, b], [wa, wb]) in steps.twos.0.iter().zip(steps.twos.1) {
-                let (a, b) = (load(a), load(b));
+                let (a, b) = (load!(a), load!(b));
                 for (r, acc) in acc.iter_mut().enumerate() {
                     let (wa, wb) = ($splat(wa[r]), $splat(wb[r]));
                     for (v, acc) in acc.iter_mut().enumerate() {
@@ -97,7 +103,7 @@ macro_rules! saturating_tier {
                 }
             }
             for (&place, w) in steps.ones.0.iter().zip(steps.ones.1) {
-                let x = load(place);
+                let x = load!(place);
                 for (acc, &w) in acc.iter_mut().zip(w) {
                     let w = $splat(w);
                     for (acc, &x) in acc.iter_mut().zip(&x) {
@@ -107,12 +113,15 @@ macro_rules! saturating_tier {
             }
             let low = $splat16(0xff);
             for (&[place, _], [even, odd]) in steps.wide.0.iter().zip(steps.wide.1) {
-                let x = load(place).map(|x| [$and(x, low), $shift::<8>(x)]);
+                let (mut a, mut b) = (load!(place), [$splat(0); V]);
+                for (a, b) in a.iter_mut().zip(&mut b) {
+                    (*a, *b) = ($and(*a, low), $shift::<8>(*a));
+                }
                 for (r, acc) in acc.iter_mut().enumerate() {
                     let (even, odd) = ($splat(even[r]), $splat(odd[r]));
-                    for (acc, x) in acc.iter_mut().zip(x) {
-                        *acc = $add(*acc, $madd(x[0], even));
-                        *acc = $add(*acc, $madd(x[1], odd));
+                    for (v, acc) in acc.iter_mut().enumerate() {
+                        *acc = $add(*acc, $madd(a[v], even));
+                        *acc = $add(*acc, $madd(b[v], odd));
                     }
                 }
             }
