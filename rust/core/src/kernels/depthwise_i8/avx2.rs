@@ -5,8 +5,8 @@
 
 #![allow(unsafe_code, reason = "AVX2 intrinsics behind the Avx2 token")]
 
-use super::walk::{self, Lanes};
-use super::{Channels, Kernel, scalar};
+use super::lanes::{Lanes, gather};
+use super::{Channels, Kernel, padded, scalar, taps};
 use crate::isa::Avx2;
 use crate::kernels::strip_i8::Residual;
 use std::arch::x86_64::*;
@@ -19,7 +19,7 @@ pub(super) fn get() -> Option<Kernel> {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn run(channels: &Channels<'_>, out: &mut [u8]) {
     // SAFETY: this function has the features of `Pairs`.
-    if !unsafe { walk::run::<Pairs>(channels, out) } {
+    if !unsafe { padded::run::<Pairs>(channels, out) || taps::run::<Pairs>(channels, out) } {
         scalar::run(channels, out);
     }
 }
@@ -105,7 +105,7 @@ impl Lanes for Pairs {
         // SAFETY: as above; what is gathered is as long as what is read.
         unsafe {
             let zero_point = _mm256_extract_epi8::<0>(outside[0]) as u8;
-            let row = walk::gather(from, bytes, zero_point);
+            let row = gather(from, bytes, zero_point);
             Self::windows_edge::<S>(row.as_ptr(), mask, outside)
         }
     }
@@ -138,37 +138,40 @@ impl Lanes for Pairs {
     unsafe fn real<const S: usize>([a, b]: [__m256i; 2], scale: __m256, bias: __m256) -> [__m256; 2] {
         // SAFETY: as above.
         unsafe {
-            let ordered = if S == 1 {
-                let (low, high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
-                [_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high)]
+            let spread = if S == 1 {
+                [_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)]
             } else {
-                [a, b]
+                spread(a, b)
             };
-            ordered.map(|sums| {
+            spread.map(|sums| {
                 let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), scale);
                 _mm256_add_ps(scaled, bias)
             })
         }
     }
     #[inline(always)]
-    unsafe fn add_residual(reals: [__m256; 2], from: *const u8, how: Residual) -> [__m256; 2] {
-        let half = |reals: __m256, from: *const u8| {
+    unsafe fn add_residual([a, b]: [__m256; 2], from: *const u8, how: Residual) -> [__m256; 2] {
+        let half = |from: *const u8| {
             // SAFETY: as above.
             unsafe {
                 let steps = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()));
-                let steps = _mm256_sub_epi32(steps, _mm256_set1_epi32(i32::from(how.zero_point)));
-                _mm256_add_ps(reals, _mm256_mul_ps(_mm256_cvtepi32_ps(steps), _mm256_set1_ps(how.scale)))
+                _mm256_sub_epi32(steps, _mm256_set1_epi32(i32::from(how.zero_point)))
             }
         };
-        [half(reals[0], from), half(reals[1], from.wrapping_add(8))]
+        // SAFETY: as above.
+        unsafe {
+            let scale = _mm256_set1_ps(how.scale);
+            let addends = spread(half(from), half(from.wrapping_add(8)));
+            let [c, d] = addends.map(|steps| _mm256_mul_ps(_mm256_cvtepi32_ps(steps), scale));
+            [_mm256_add_ps(a, c), _mm256_add_ps(b, d)]
+        }
     }
     #[inline(always)]
     unsafe fn store_u8(to: *mut u8, reals: [__m256; 2], [lo, hi]: [__m256; 2], zero_point: __m256i) {
         // SAFETY: as above. `max` gives its second operand for a NaN; bounded, a conversion is exact and rounds to even.
         unsafe {
             let [a, b] = reals.map(|reals| _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(reals, lo), hi)));
-            let steps = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(a, b));
-            let steps = _mm256_add_epi16(steps, zero_point);
+            let steps = _mm256_add_epi16(_mm256_packs_epi32(a, b), zero_point);
             let (low, high) = (_mm256_castsi256_si128(steps), _mm256_extracti128_si256::<1>(steps));
             _mm_storeu_si128(to.cast(), _mm_packus_epi16(low, high));
         }
@@ -177,9 +180,20 @@ impl Lanes for Pairs {
     unsafe fn store_f32(to: *mut f32, reals: [__m256; 2], [lo, hi]: [__m256; 2]) {
         // SAFETY: as above. Both keep a NaN, which is their second operand.
         unsafe {
-            let bounded = reals.map(|reals| _mm256_min_ps(hi, _mm256_max_ps(lo, reals)));
-            _mm256_storeu_ps(to, bounded[0]);
-            _mm256_storeu_ps(to.add(8), bounded[1]);
+            let [a, b] = reals.map(|reals| _mm256_min_ps(hi, _mm256_max_ps(lo, reals)));
+            _mm256_storeu_ps(to, _mm256_permute2f128_ps::<0x20>(a, b));
+            _mm256_storeu_ps(to.add(8), _mm256_permute2f128_ps::<0x31>(a, b));
         }
     }
+}
+
+/// The order of [`Lanes::Reals`], of sums in the order of the outputs: lanes 0 to 3 and 8 to 11, then the others, which is
+/// how outputs come to lie where even and odd ones are unpacked, and how they must lie to be packed.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn spread(a: __m256i, b: __m256i) -> [__m256i; 2] {
+    // SAFETY: as above.
+    unsafe { [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)] }
 }

@@ -1,10 +1,10 @@
-//! AVX-512 without VNNI: the way of `avx2`, 32 outputs at a time where a row has more than 16.
+//! AVX-512 without VNNI: the way of `avx2`, 32 outputs at a time where rows are long or are computed as one.
 
 #![allow(unsafe_code, reason = "AVX-512 intrinsics behind the Avx512 token")]
 
 use super::avx2::{Pairs, lane, pack};
-use super::walk::{self, Lanes};
-use super::{Channels, Kernel, scalar};
+use super::lanes::Lanes;
+use super::{Channels, Kernel, padded, scalar, taps};
 use crate::isa::Avx512;
 use crate::kernels::strip_i8::Residual;
 use std::arch::x86_64::*;
@@ -18,10 +18,10 @@ pub(super) fn get() -> Option<Kernel> {
 fn run(channels: &Channels<'_>, out: &mut [u8]) {
     // SAFETY: this function has the features of both.
     let done = unsafe {
-        if channels.window.ow > Pairs::N {
-            walk::run::<WidePairs>(channels, out)
+        if channels.window.stride == [1, 1] || channels.window.ow > Pairs::N {
+            padded::run::<WidePairs>(channels, out) || taps::run::<WidePairs>(channels, out)
         } else {
-            walk::run::<Pairs>(channels, out)
+            padded::run::<Pairs>(channels, out) || taps::run::<Pairs>(channels, out)
         }
     };
     if !done {

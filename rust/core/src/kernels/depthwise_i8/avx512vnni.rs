@@ -2,8 +2,8 @@
 
 #![allow(unsafe_code, reason = "AVX-512 intrinsics behind the Avx512Vnni token")]
 
-use super::walk::{self, Lanes};
-use super::{Channels, Kernel, scalar};
+use super::lanes::Lanes;
+use super::{Channels, Kernel, scalar, taps, walk};
 use crate::isa::Avx512Vnni;
 use crate::kernels::strip_i8::Residual;
 use std::arch::x86_64::*;
@@ -16,7 +16,7 @@ pub(super) fn get() -> Option<Kernel> {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c,avx512vnni,avx512vbmi")]
 fn run(channels: &Channels<'_>, out: &mut [u8]) {
     // SAFETY: this function has the features of `Windows`.
-    if !unsafe { walk::run::<Windows>(channels, out) } {
+    if !unsafe { walk::run::<Windows>(channels, out) || taps::run::<Windows>(channels, out) } {
         scalar::run(channels, out);
     }
 }

@@ -2,8 +2,8 @@
 
 #![allow(unsafe_code, reason = "NEON intrinsics behind the Neon token")]
 
-use super::walk::{self, Lanes};
-use super::{Channels, Kernel, scalar};
+use super::lanes::{Lanes, gather};
+use super::{Channels, Kernel, scalar, taps, walk};
 use crate::isa::Neon;
 use crate::kernels::strip_i8::Residual;
 use std::arch::aarch64::*;
@@ -16,7 +16,7 @@ pub(super) fn get() -> Option<Kernel> {
 #[target_feature(enable = "neon")]
 fn run(channels: &Channels<'_>, out: &mut [u8]) {
     // SAFETY: this function has the features of `Widened`.
-    if !unsafe { walk::run::<Widened>(channels, out) } {
+    if !unsafe { walk::run::<Widened>(channels, out) || taps::run::<Widened>(channels, out) } {
         scalar::run(channels, out);
     }
 }
@@ -96,7 +96,7 @@ impl Lanes for Widened {
     ) -> [int16x8_t; 2] {
         // SAFETY: as above; what is gathered is as long as what is read.
         unsafe {
-            let row = walk::gather(from, bytes, vgetq_lane_s16::<0>(outside[0]) as u8);
+            let row = gather(from, bytes, vgetq_lane_s16::<0>(outside[0]) as u8);
             Self::windows_edge::<S>(row.as_ptr(), mask, outside)
         }
     }

@@ -11,144 +11,17 @@
 #![allow(unsafe_code, reason = "vector loads and stores")]
 
 use super::Channels;
-use crate::kernels::strip_i8::{Output, Residual};
+use super::lanes::{Finish, Lanes, Place, bits};
 use crate::kernels::unroll::unroll;
 use crate::kernels::window::Window2;
 use std::hint::black_box;
 use std::ops::Range;
-
-/// A tier's vectors.
-///
-/// The *windows* of a group of taps are, for each of [`Self::N`] outputs, the bytes `from + lane·S + 0..TAPS`.
-///
-/// # Safety
-/// Every method may be called only where the processor has the tier's features. `windows` and `windows_edge` read
-/// [`Self::READ`]`[S - 1]` bytes, at most 64, `windows_some` those whose bit is set, which are neighbours; stores write `N` elements.
-pub(super) trait Lanes {
-    /// Outputs of a vector.
-    const N: usize;
-    /// Taps of a group, at most 4.
-    const TAPS: usize;
-    /// Bytes read for stride 1 and 2.
-    const READ: [usize; 2];
-    /// The windows of a group.
-    type X: Copy;
-    /// The weights of a group, for every lane.
-    type W: Copy;
-    /// Which bytes of windows are read, and which are the zero point.
-    type M: Copy;
-    /// Sums in i32.
-    type Sums: Copy;
-    /// Outputs before they are rounded.
-    type Reals: Copy;
-    /// One float32 in every lane.
-    type F: Copy;
-    /// A zero point for every output.
-    type Z: Copy;
-
-    /// A group's weights, zero where there are fewer, as `weights` wants them.
-    fn pack(taps: [i8; 4]) -> i32;
-    unsafe fn weights(packed: i32) -> Self::W;
-    /// For each tap of a group, the lanes whose byte is read.
-    unsafe fn mask<const S: usize>(lanes: [u32; 4]) -> Self::M;
-    /// Windows of one byte value.
-    unsafe fn constant(value: u8) -> Self::X;
-    unsafe fn windows<const S: usize>(from: *const u8) -> Self::X;
-    /// What the mask leaves out is taken from `outside`.
-    unsafe fn windows_edge<const S: usize>(from: *const u8, mask: Self::M, outside: Self::X) -> Self::X;
-    /// Neither what the mask leaves out nor bytes whose bit is not set are read.
-    unsafe fn windows_some<const S: usize>(
-        from: *const u8,
-        bytes: u64,
-        mask: Self::M,
-        outside: Self::X,
-    ) -> Self::X;
-    unsafe fn sums(offset: i32) -> Self::Sums;
-    unsafe fn add(sums: Self::Sums, x: Self::X, w: Self::W) -> Self::Sums;
-    unsafe fn splat(value: f32) -> Self::F;
-    unsafe fn zero_point(value: u8) -> Self::Z;
-    /// `f32(sums)·scale + bias`, of windows of stride `S`, in the order of the outputs.
-    unsafe fn real<const S: usize>(sums: Self::Sums, scale: Self::F, bias: Self::F) -> Self::Reals;
-    /// Adds a residual of `N` bytes.
-    unsafe fn add_residual(reals: Self::Reals, from: *const u8, how: Residual) -> Self::Reals;
-    /// `bounds` are those of the byte less the zero point.
-    unsafe fn store_u8(to: *mut u8, reals: Self::Reals, bounds: [Self::F; 2], zero_point: Self::Z);
-    unsafe fn store_f32(to: *mut f32, reals: Self::Reals, bounds: [Self::F; 2]);
-
-    /// Adds a residual to the first `lanes` outputs, which is all that is read.
-    #[inline(always)]
-    unsafe fn add_residual_some(
-        reals: Self::Reals,
-        from: *const u8,
-        how: Residual,
-        lanes: usize,
-    ) -> Self::Reals {
-        let mut bytes = [0; WIDEST];
-        // SAFETY: the caller's; a vector is no more than `WIDEST`.
-        unsafe {
-            std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), lanes);
-            Self::add_residual(reals, bytes.as_ptr(), how)
-        }
-    }
-    /// Stores the first `lanes` outputs.
-    #[inline(always)]
-    unsafe fn store_u8_some(
-        to: *mut u8,
-        reals: Self::Reals,
-        bounds: [Self::F; 2],
-        zero_point: Self::Z,
-        lanes: usize,
-    ) {
-        let mut bytes = [0; WIDEST];
-        // SAFETY: the caller's; a vector is no more than `WIDEST`.
-        unsafe {
-            Self::store_u8(bytes.as_mut_ptr(), reals, bounds, zero_point);
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, lanes);
-        }
-    }
-    /// Stores the first `lanes` outputs.
-    #[inline(always)]
-    unsafe fn store_f32_some(to: *mut f32, reals: Self::Reals, bounds: [Self::F; 2], lanes: usize) {
-        let mut floats = [0.0; WIDEST];
-        // SAFETY: the caller's; a vector is no more than `WIDEST`.
-        unsafe {
-            Self::store_f32(floats.as_mut_ptr(), reals, bounds);
-            std::ptr::copy_nonoverlapping(floats.as_ptr(), to, lanes);
-        }
-    }
-}
-
-/// Most outputs of a vector of any tier.
-const WIDEST: usize = 32;
 
 /// Most steps of a walk before it moves on to the next column, as in `depthwise_f32`.
 const BAND: usize = 112;
 
 /// Bytes of input walked block by block before the next channels: half of the smallest first-level cache, 32 KiB.
 const GROUP: usize = 16 << 10;
-
-/// The bits `[from, to)`.
-fn bits(from: isize, to: isize) -> u64 {
-    let (from, to) = (from.clamp(0, 64), to.clamp(0, 64));
-    if from >= to { 0 } else { (u64::MAX >> (64 - (to - from))) << from }
-}
-
-/// The bytes from `from` whose bit is set; `outside` for the others.
-///
-/// # Safety
-/// Those bytes are readable.
-pub(super) unsafe fn gather(from: *const u8, bytes: u64, outside: u8) -> [u8; 64] {
-    let mut row = [outside; 64];
-    if bytes != 0 {
-        // The bits are a range.
-        let (first, count) = (bytes.trailing_zeros() as usize, bytes.count_ones() as usize);
-        // SAFETY: the caller's; 64 bits have no more than 64 ones.
-        unsafe {
-            std::ptr::copy_nonoverlapping(from.wrapping_add(first), row.as_mut_ptr().add(first), count);
-        };
-    }
-    row
-}
 
 /// Computes a run of channels, or returns `false` where this nest has no path for its window.
 ///
@@ -172,8 +45,6 @@ pub(super) unsafe fn run<L: Lanes>(run: &Channels<'_>, out: &mut [u8]) -> bool {
             (7, [1, 1]) if square && pairs => walk::<L, 7, 4, 2, 1>(run, out),
             (7, [1, 1]) if square => walk::<L, 7, 7, 1, 1>(run, out),
             (7, [2, 2]) if square => walk::<L, 7, 4, 2, 2>(run, out),
-            (_, [_, 1]) => taps::<L, 1>(run, out),
-            (_, [_, 2]) => taps::<L, 2>(run, out),
             _ => return false,
         }
     }
@@ -302,7 +173,7 @@ unsafe fn descend<
                 packed: if K == 3 { packed.as_ptr() } else { black_box(packed.as_ptr()) },
                 offset: L::sums(run.requant.offset[channel]),
             };
-            let finish = Finish::<L>::new(run, channel);
+            let finish = Finish::<L>::new(run, channel, run.residual);
             let mut sums = [column.offset; Q];
             let mut place = Place::new(run, channel, part.first * rows * window.ow + part.column);
             let emits = part.first + Q - 1;
@@ -456,152 +327,5 @@ impl<L: Lanes, const K: usize> Column<'_, L, K> {
             });
         });
         sums
-    }
-}
-
-/// Where a vector's outputs lie: elements of the output and of the residual.
-struct Place {
-    out: usize,
-    residual: usize,
-}
-
-impl Place {
-    /// Element `at` of a channel's plane.
-    fn new(run: &Channels<'_>, channel: usize, at: usize) -> Place {
-        Place { out: channel * run.out_pitch + at, residual: channel * run.residual_pitch + at }
-    }
-
-    fn skip(&mut self, elements: usize) {
-        self.out += elements;
-        self.residual += elements;
-    }
-
-    /// Whether the slices have a whole vector here.
-    fn fits<L: Lanes>(&self, run: &Channels<'_>, out: &[u8]) -> bool {
-        let residual = run.requant.residual.is_none() || self.residual + L::N <= run.residual.len();
-        residual && self.out + L::N <= out.len() / run.size()
-    }
-}
-
-/// What is done to a channel's sums.
-struct Finish<'a, L: Lanes> {
-    scale: L::F,
-    bias: L::F,
-    residual: Option<(&'a [u8], Residual)>,
-    bytes: bool,
-    /// Of the float, or of the byte less its zero point.
-    bounds: [L::F; 2],
-    zero_point: L::Z,
-}
-
-impl<'a, L: Lanes> Finish<'a, L> {
-    /// # Safety
-    /// The processor has `L`'s features.
-    #[inline(always)]
-    unsafe fn new(run: &Channels<'a>, channel: usize) -> Finish<'a, L> {
-        let requant = &run.requant;
-        let (zero, bounds) = match requant.output {
-            Output::U8 { zero_point, lo, hi } => {
-                (zero_point, [lo, hi].map(|q| (i32::from(q) - i32::from(zero_point)) as f32))
-            }
-            Output::F32 { lo, hi } => (0, [lo, hi]),
-        };
-        // SAFETY: the caller's.
-        unsafe {
-            Finish {
-                scale: L::splat(requant.scale[channel]),
-                bias: L::splat(requant.bias[channel]),
-                residual: requant.residual.map(|how| (run.residual, how)),
-                bytes: matches!(requant.output, Output::U8 { .. }),
-                bounds: bounds.map(|bound| L::splat(bound)),
-                zero_point: L::zero_point(zero),
-            }
-        }
-    }
-
-    /// Stores what `lanes` sums become, or all: what a vector writes beyond them is the start of a row that comes later,
-    /// or lies after the plane.
-    ///
-    /// # Safety
-    /// The processor has `L`'s features, `out` and the residual are those that `check` passed, the first `min(lanes, N)`
-    /// elements are a plane's, and where `whole` the slices have `N` elements there.
-    #[inline(always)]
-    unsafe fn store<const S: usize>(
-        &self,
-        out: &mut [u8],
-        sums: L::Sums,
-        place: &Place,
-        lanes: usize,
-        whole: bool,
-    ) {
-        let lanes = lanes.min(L::N);
-        let (bounds, zero_point) = (self.bounds, self.zero_point);
-        // SAFETY: whole vectors are loaded and stored only where the slice has room for them.
-        unsafe {
-            let mut reals = L::real::<S>(sums, self.scale, self.bias);
-            if let Some((residual, how)) = self.residual {
-                let from = residual.as_ptr().add(place.residual);
-                reals = if whole {
-                    L::add_residual(reals, from, how)
-                } else {
-                    L::add_residual_some(reals, from, how, lanes)
-                };
-            }
-            let (bytes, floats) = (out.as_mut_ptr(), out.as_mut_ptr().cast::<f32>());
-            match (self.bytes, whole) {
-                (true, true) => L::store_u8(bytes.add(place.out), reals, bounds, zero_point),
-                (true, false) => L::store_u8_some(bytes.add(place.out), reals, bounds, zero_point, lanes),
-                (false, true) => L::store_f32(floats.add(place.out), reals, bounds),
-                (false, false) => L::store_f32_some(floats.add(place.out), reals, bounds, lanes),
-            }
-        }
-    }
-}
-
-/// Any kernel and dilation, horizontal stride `S`: a vector at a time, group by group.
-///
-/// # Safety
-/// The processor has the features of `L`; `run.check` passed; the horizontal stride is `S`.
-#[inline(always)]
-unsafe fn taps<L: Lanes, const S: usize>(run: &Channels<'_>, out: &mut [u8]) {
-    let window = run.window;
-    let [tall, wide] = window.kernel;
-    // Taps that are not neighbours are groups of one.
-    let together = if window.dilation[1] == 1 { L::TAPS } else { 1 };
-    // SAFETY: as in `walk`; vectors are loaded whole only where they lie inside the row.
-    unsafe {
-        let (all, outside) = (L::mask::<S>([u32::MAX; 4]), L::constant(run.x_zero_point));
-        for channel in 0..run.requant.offset.len() {
-            let finish = Finish::<L>::new(run, channel);
-            let plane = run.x.as_ptr().add(channel * run.x_pitch);
-            let weights = &run.weights[channel * tall * wide..][..tall * wide];
-            for oy in 0..window.oh {
-                let (rows, first) = window.taps_of_row(oy);
-                for column in (0..window.ow).step_by(L::N) {
-                    let mut sums = L::sums(run.requant.offset[channel]);
-                    for ty in 0..tall {
-                        let line = first + ty.saturating_sub(rows.start) * window.dilation[0];
-                        for (group, taps) in weights[ty * wide..][..wide].chunks(together).enumerate() {
-                            let at = (column * S + group * together * window.dilation[1]) as isize
-                                - window.pad[1] as isize;
-                            let from = plane.wrapping_offset((line * window.w) as isize + at);
-                            let x = if !rows.contains(&ty) {
-                                outside
-                            } else if at >= 0 && at as usize + L::READ[S - 1] <= window.w {
-                                L::windows::<S>(from)
-                            } else {
-                                L::windows_some::<S>(from, bits(-at, window.w as isize - at), all, outside)
-                            };
-                            let mut group = [0; 4];
-                            group[..taps.len()].copy_from_slice(taps);
-                            sums = L::add(sums, x, L::weights(L::pack(group)));
-                        }
-                    }
-                    let place = Place::new(run, channel, oy * window.ow + column);
-                    let whole = place.fits::<L>(run, out);
-                    finish.store::<S>(out, sums, &place, window.ow - column, whole);
-                }
-            }
-        }
     }
 }
