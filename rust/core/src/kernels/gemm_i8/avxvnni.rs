@@ -8,7 +8,8 @@ use std::arch::x86_64::*;
 
 use super::Tiles;
 use crate::isa::AvxVnni;
-use crate::kernels::strip_i8::{Block, LANES, StripI8, Sums, dense, interleave, store_rows, word};
+use crate::kernels::strip_i8::avx2::store_sums;
+use crate::kernels::strip_i8::{Block, LANES, StripI8, Sums, dense, interleave, word};
 use crate::weight::{QUAD, TilesI8};
 
 /// Columns of a register.
@@ -40,7 +41,7 @@ unsafe fn run(s: &StripI8<'_, TilesI8<'_>>) {
                     pass::<5>(&block, 11, v, sums);
                 }
             },
-            |r0, sums| store_rows(s, r0, sums),
+            |r0, sums| store_sums(s, r0, sums),
         );
     }
 }

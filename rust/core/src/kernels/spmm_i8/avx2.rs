@@ -7,7 +7,8 @@ use std::arch::x86_64::*;
 use super::quads::{in_order, quad_part};
 use super::{Kernel, Part, parts};
 use crate::isa::Avx2;
-use crate::kernels::strip_i8::{NR, StripI8, Sums, store_rows, word};
+use crate::kernels::strip_i8::avx2::store_sums;
+use crate::kernels::strip_i8::{NR, StripI8, Sums, word};
 use crate::weight::SparseRows;
 
 pub(super) fn get() -> Option<Kernel> {
@@ -23,7 +24,7 @@ unsafe fn run(s: &StripI8<'_, SparseRows<'_, i8>>) {
                 half(part, column, sums, |_, sums, at| at.cast::<[__m256i; 4]>().write(in_order(sums)));
             }
             if part.last {
-                store_rows(s, part.r0, &sums.0[..part.counts.len()]);
+                store_sums(s, part.r0, &sums.0[..part.counts.len()]);
             }
         });
     }

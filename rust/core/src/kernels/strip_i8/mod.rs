@@ -17,7 +17,7 @@
 //!
 //! Every rounding of this is that of IEEE 754 in its default mode, so every tier of every CPU gives the same bits.
 //! [`Requant::real`], [`Residual::add`] and [`quantize`] are that arithmetic; kernels inline them into loops compiled for
-//! their tier, and `avx512.rs`, the one other place where it is written, must give the same.
+//! their tier, and `avx2.rs` and `avx512.rs`, where it is written in vectors, must give the same.
 
 #![allow(
     unsafe_code,
@@ -29,6 +29,8 @@ use std::ops::Range;
 use super::pack::{RunBeside, RunGather};
 use crate::weight::{QUAD, TILE, TilesI8};
 
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
 #[cfg(target_arch = "aarch64")]

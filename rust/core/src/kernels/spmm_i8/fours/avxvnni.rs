@@ -7,7 +7,8 @@ use std::arch::x86_64::*;
 use super::x86::{add_fours, run_narrow};
 use super::{Part, Run, beside_dense, parts};
 use crate::isa::Tier;
-use crate::kernels::strip_i8::{StripI8, StripI8Kernel, Sums, store_rows, word};
+use crate::kernels::strip_i8::avx2::store_sums;
+use crate::kernels::strip_i8::{StripI8, StripI8Kernel, Sums, word};
 use crate::weight::SparseRows;
 
 pub(super) fn get() -> Option<StripI8Kernel<Run>> {

@@ -145,7 +145,7 @@ macro_rules! run_narrow {
                 parts(s, |part, sums| {
                     add::<V, S>(part, sums, |_, sums, at| at.cast::<[__m256i; V]>().write(sums));
                     if part.last {
-                        store_rows(s, part.r0, &sums.0[..part.counts.len()]);
+                        store_sums(s, part.r0, &sums.0[..part.counts.len()]);
                     }
                 });
             }
