@@ -28,12 +28,9 @@ const GAP: usize = 8;
 /// of which the processor sees few at a time, so that neighbours in the program had better be independent.
 const TOGETHER: usize = 8;
 
+/// Two parts of the scratch.
 #[repr(C, align(64))]
-struct Scratch {
-    input: [[u8; ROOM]; 2],
-    addend: [[u8; ROOM]; 2],
-    output: [[u8; ROOM]; 2],
-}
+struct Parts([[u8; ROOM]; 2]);
 
 /// Computes a run of channels, or returns `false` where this nest is not for its window.
 ///
@@ -108,28 +105,37 @@ unsafe fn planes<L: Lanes, const K: usize, const S: usize>(run: &Channels<'_>, o
     };
     // Two of each: what was just stored is not loaded at once, since loads of what several stores have in the making wait
     // until those are done.
-    let mut scratch = Scratch { input: [[0; ROOM]; 2], addend: [[0; ROOM]; 2], output: [[0; ROOM]; 2] };
+    let (mut input, mut output) = (Parts([[0; ROOM]; 2]), Parts([[0; ROOM]; 2]));
+    let mut some;
+    let addend: &mut [[u8; ROOM]] = if run.requant.residual.is_some() {
+        some = Parts([[0; ROOM]; 2]);
+        &mut some.0
+    } else {
+        &mut []
+    };
     for i in 0..jobs + 2 {
         if i < jobs {
             let (channel, first, rows) = job(i);
             let seen = first * down..(first + rows - 1) * down + K;
-            copy_in(run, channel, seen, &plan, &mut scratch.input[i % 2]);
-            if run.requant.residual.is_some() {
+            copy_in(run, channel, seen, &plan, &mut input.0[i % 2]);
+            if let Some(addend) = addend.get_mut(i % 2) {
                 let from = &run.residual[channel * run.residual_pitch + first * ow..];
-                copy_rows((from, ow), (&mut scratch.addend[i % 2], plan.apart), rows, ow, None);
+                copy_rows((from, ow), (addend, plan.apart), rows, ow, None);
             }
         }
         if (1..=jobs).contains(&i) {
             let (channel, _, rows) = job(i - 1);
             let side = (i - 1) % 2;
-            let (input, addend) = (&scratch.input[side], &scratch.addend[side]);
+            let addend = addend.get(side).map_or(&[][..], |addend| addend);
             // SAFETY: the caller's; the input has been copied.
-            unsafe { band::<L, K, S>(run, channel, rows, &plan, input, addend, &mut scratch.output[side]) };
+            unsafe {
+                band::<L, K, S>(run, channel, rows, &plan, &input.0[side], addend, &mut output.0[side]);
+            }
         }
         if i >= 2 {
             let (channel, first, rows) = job(i - 2);
             let to = &mut out[(channel * run.out_pitch + first * ow) * size..];
-            copy_rows((&scratch.output[i % 2], plan.apart * size), (to, ow * size), rows, ow * size, None);
+            copy_rows((&output.0[i % 2], plan.apart * size), (to, ow * size), rows, ow * size, None);
         }
     }
     true
@@ -146,7 +152,7 @@ unsafe fn band<L: Lanes, const K: usize, const S: usize>(
     rows: usize,
     plan: &Plan,
     input: &[u8; ROOM],
-    addend: &[u8; ROOM],
+    addend: &[u8],
     output: &mut [u8; ROOM],
 ) {
     let Window2 { ow, stride: [down, _], pad: [_, left], .. } = *run.window;

@@ -52,9 +52,10 @@ unsafe fn store_bytes<const N: usize, W>(s: &StripI8<'_, W>, r: usize, j: usize,
     let Output::U8 { zero_point, lo, hi } = s.requant.output else { unreachable!("the output is uint8") };
     let (scale, bias) = (_mm256_set1_ps(s.requant.scale[r]), _mm256_set1_ps(s.requant.bias[r]));
     let mut y = [_mm256_setzero_ps(); N];
-    for (y, sums) in y.iter_mut().zip(sums[j..].as_chunks::<WIDTH>().0) {
-        // SAFETY: a register of sums.
-        let sums = unsafe { _mm256_loadu_si256(sums.as_ptr().cast()) };
+    debug_assert!(j + N * WIDTH <= NR);
+    for (v, y) in y.iter_mut().enumerate() {
+        // SAFETY: a row of sums has all columns.
+        let sums = unsafe { _mm256_loadu_si256(sums.as_ptr().add(j + v * WIDTH).cast()) };
         *y = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums), scale), bias);
     }
     if let Some(residual) = s.requant.residual {
@@ -73,8 +74,10 @@ unsafe fn store_bytes<const N: usize, W>(s: &StripI8<'_, W>, r: usize, j: usize,
     let upper = _mm256_set1_ps((i32::from(hi) - i32::from(zero_point)) as f32);
     let zero_point = _mm256_set1_epi16(zero_point.into());
     let mut halves = [_mm256_setzero_si256(); 2];
-    for (half, y) in halves.iter_mut().zip(y.as_chunks::<2>().0) {
-        let [a, b] = [_mm256_min_ps(upper, y[0]), _mm256_min_ps(upper, y[1])];
+    for (i, half) in halves.iter_mut().enumerate() {
+        // Of two registers the second half is not stored.
+        let (a, b) = (y[2 * i % N], y[(2 * i + 1) % N]);
+        let (a, b) = (_mm256_min_ps(upper, a), _mm256_min_ps(upper, b));
         let steps = _mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
         *half = _mm256_add_epi16(steps, zero_point);
     }
