@@ -557,12 +557,13 @@ fn spmm_i8(kernel: spmm_i8::Kernel) -> Vec<Case> {
         let (weight, finish) = (sparse((m, k), int8), Finish::new(m, k / 10));
         let read = weight.bytes() + k * if gathered { NR } else { plane };
         let macs = weight.nnz() * plane;
+        let paired = spmm_i8::Paired::new(&weight.rows());
         let x = Buffer::filled(k * pitch, byte);
         let mut out = Buffer::<u8>::new(m * out_stride);
         let call = move || {
             for j in (0..plane).step_by(NR) {
                 let strip = StripI8 {
-                    weight: weight.rows::<i8>(),
+                    weight: (),
                     rows: (0, m),
                     panel: x[if gathered { 0 } else { j }..].as_ptr(),
                     panel_stride: pitch,
@@ -573,8 +574,14 @@ fn spmm_i8(kernel: spmm_i8::Kernel) -> Vec<Case> {
                     residual_stride: 0,
                     requant: finish.requant(),
                 };
+                let rows = weight.rows::<i8>();
                 // SAFETY: the table gave the kernel; rows of the panel and the output go to whole lines.
-                unsafe { kernel(&strip) };
+                unsafe {
+                    match kernel {
+                        spmm_i8::Kernel::Rows(run) => run(&strip.with(rows)),
+                        spmm_i8::Kernel::Paired(run) => run(&strip.with(paired.rows(&rows))),
+                    }
+                }
             }
         };
         Case { layer: label(name, side), work: work_i8(macs, read, m * plane), call: Box::new(call) }

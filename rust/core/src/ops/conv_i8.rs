@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::isa::Tier;
 use crate::kernels::gemm_i8::{Blocks, Fitted};
 use crate::kernels::pack::{self, Beside, Fill, Gather, LANES_U8, RunBeside, RunGather, Taps};
-use crate::kernels::spmm_i8::cost;
+use crate::kernels::spmm_i8::{Paired, cost};
 use crate::kernels::strip_i8::{DEPTH, LANES, NR, Pack, StripI8, StripI8Kernel};
 use crate::kernels::window::Window2;
 use crate::kernels::{depthwise_i8, gemm_i8, pick, spmm_i8};
@@ -148,7 +148,7 @@ impl ConvI8 {
         // It is at its best with NR columns, where the gap after the planes has room for them.
         let fills_gap =
             pack.is_none() && size == 1 && to.pitch.is_multiple_of(NR) && residual_pitch.is_multiple_of(NR);
-        let values = if let Form::Sparse(..) | Form::Fours(..) = form {
+        let values = if let Form::Sparse(..) | Form::Paired(..) | Form::Fours(..) = form {
             stored.nnz()
         } else {
             stored.m() * stored.k()
@@ -263,6 +263,9 @@ impl ConvI8 {
                         Form::Blocks(_, kernel, blocks, _) => (kernel.run)(&call.with(&blocks[group])),
                         Form::Fours(_, kernel, matrix) => (kernel.run)(&whole().with(matrix.fours())),
                         Form::Sparse(_, kernel, matrix) => kernel(&whole().with(matrix.rows())),
+                        Form::Paired(_, kernel, matrix, paired) => {
+                            kernel(&whole().with(paired.rows(&matrix.rows())));
+                        }
                     }
                 }
             });
@@ -302,7 +305,8 @@ enum Form {
     Fitted(Tier, gemm_i8::ByFit, Arc<Vec<Fitted>>, Order),
     Blocks(Tier, gemm_i8::ByBlocks, Arc<Vec<Blocks>>, Order),
     Fours(Tier, StripI8Kernel<spmm_i8::fours::Run>, Arc<Matrix>),
-    Sparse(Tier, spmm_i8::Kernel, Arc<Matrix>),
+    Sparse(Tier, spmm_i8::ByRows, Arc<Matrix>),
+    Paired(Tier, spmm_i8::ByPairs, Arc<Matrix>, Arc<Paired>),
 }
 
 /// The order of a dense weight's columns.
@@ -328,12 +332,21 @@ enum Gathering {
 impl Form {
     fn new(stored: &Arc<Matrix>, dense: bool, window: &Window2, groups: usize, tier: Tier) -> Result<Form> {
         if !dense {
-            return Ok(if stored.unit() == Unit::FOUR {
+            if stored.unit() == Unit::FOUR {
                 let (tier, kernel) = pick(spmm_i8::fours::TABLE, tier);
-                Form::Fours(tier, kernel, Arc::clone(stored))
-            } else {
-                let (tier, kernel) = pick(spmm_i8::TABLE, tier);
-                Form::Sparse(tier, kernel, Arc::clone(stored))
+                return Ok(Form::Fours(tier, kernel, Arc::clone(stored)));
+            }
+            let (tier, kernel) = pick(spmm_i8::TABLE, tier);
+            return Ok(match kernel {
+                spmm_i8::Kernel::Rows(kernel) => Form::Sparse(tier, kernel, Arc::clone(stored)),
+                spmm_i8::Kernel::Paired(kernel) => {
+                    let paired = stored.form("spmm_i8", |matrix| {
+                        let paired = Paired::new(&matrix.rows());
+                        let bytes = paired.bytes();
+                        Ok((paired, bytes))
+                    })?;
+                    Form::Paired(tier, kernel, Arc::clone(stored), paired)
+                }
             });
         }
         let (tier, kernel) = pick(gemm_i8::TABLE, tier);
@@ -384,7 +397,7 @@ impl Form {
             Form::Fitted(_, kernel, ..) => Some(kernel.pack),
             Form::Blocks(_, kernel, ..) => Some(kernel.pack),
             Form::Fours(_, kernel, _) => Some(kernel.pack),
-            Form::Sparse(..) => None,
+            Form::Sparse(..) | Form::Paired(..) => None,
         }
     }
 
@@ -394,7 +407,7 @@ impl Form {
             Form::Fitted(_, kernel, _, order) => (kernel.gathers, *order),
             Form::Blocks(_, kernel, _, order) => (kernel.gathers, *order),
             Form::Fours(_, kernel, _) => (kernel.gathers, Order::Stored),
-            Form::Sparse(..) => (None, Order::Stored),
+            Form::Sparse(..) | Form::Paired(..) => (None, Order::Stored),
         };
         match (gathers, order) {
             (None, _) => Gathering::Rows,
@@ -406,9 +419,10 @@ impl Form {
     /// Columns of the weight.
     fn depth(&self) -> usize {
         match self {
-            Form::Tiles(_, _, matrix, _) | Form::Fours(_, _, matrix) | Form::Sparse(_, _, matrix) => {
-                matrix.k()
-            }
+            Form::Tiles(_, _, matrix, _)
+            | Form::Fours(_, _, matrix)
+            | Form::Sparse(_, _, matrix)
+            | Form::Paired(_, _, matrix, _) => matrix.k(),
             Form::Fitted(_, _, fitted, _) => fitted.first().map_or(0, Fitted::k),
             Form::Blocks(_, _, blocks, _) => blocks.first().map_or(0, Blocks::k),
         }
@@ -419,6 +433,7 @@ impl Form {
             Form::Tiles(_, _, matrix, _) | Form::Fours(_, _, matrix) | Form::Sparse(_, _, matrix) => {
                 matrix.bytes()
             }
+            Form::Paired(_, _, _, paired) => paired.bytes(),
             Form::Fitted(_, _, fitted, _) => fitted.iter().map(Fitted::bytes).sum(),
             Form::Blocks(_, _, blocks, _) => blocks.iter().map(Blocks::bytes).sum(),
         }
@@ -430,7 +445,7 @@ impl Form {
                 format!("gemm_i8/{tier}")
             }
             Form::Fours(tier, ..) => format!("spmm_i8 1x4/{tier}"),
-            Form::Sparse(tier, ..) => format!("spmm_i8/{tier}"),
+            Form::Sparse(tier, ..) | Form::Paired(tier, ..) => format!("spmm_i8/{tier}"),
         }
     }
 }

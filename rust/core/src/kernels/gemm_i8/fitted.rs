@@ -22,7 +22,7 @@ pub(super) type Words = [i32; ROWS];
 
 /// The greatest sum of two weights of one sign that `vpmaddubsw` multiplies exactly, whatever the activations are:
 /// `255 · 128 < 2¹⁵`.
-const FITS: u8 = 128;
+pub(in crate::kernels) const FITS: u8 = 128;
 
 /// A dense weight as sequences of steps, one sequence for four rows of a block of the depth.
 #[derive(Clone, Debug)]

@@ -30,6 +30,7 @@ mod saturating;
 mod scalar;
 
 pub use blocks::Blocks;
+pub(super) use fitted::FITS;
 pub use fitted::Fitted;
 
 /// A kernel that reads the weight as the file has it.

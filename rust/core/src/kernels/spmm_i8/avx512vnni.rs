@@ -5,14 +5,14 @@
 use std::arch::x86_64::*;
 
 use super::quads::{in_order, quad_part};
-use super::{Kernel, Part, parts};
+use super::{ByRows, Part, parts};
 use crate::isa::Avx512Vnni;
 use crate::kernels::strip_i8::avx512::{is_whole, store_bytes};
 use crate::kernels::strip_i8::{NR, StripI8, Sums, store_rows, word};
 use crate::weight::SparseRows;
 
-pub(super) fn get() -> Option<Kernel> {
-    Avx512Vnni::detect().map(|_| run as Kernel)
+pub(super) fn get() -> Option<ByRows> {
+    Avx512Vnni::detect().map(|_| run as ByRows)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]

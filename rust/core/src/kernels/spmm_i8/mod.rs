@@ -1,7 +1,7 @@
 //! A sparse int8 weight times a strip of uint8 columns.
 //!
 //! `out[r][j] = requantize(Σ_k W[r][k] · x[k][j])` as [`strip_i8`](super::strip_i8) defines it, over the non-zeros of `W`,
-//! [`SparseRows`], in place. The panel is plain, `[k][panel_stride]`, so that for a convolution of kernel 1 it is the
+//! [`SparseRows`], in place or as the tier orders them. The panel is plain, `[k][panel_stride]`, so that for a convolution of kernel 1 it is the
 //! activation itself; each of its rows is readable over all [`NR`] columns, whatever `n` is. Exact, hence equal, on every
 //! tier.
 
@@ -20,31 +20,51 @@ pub mod cost;
 pub mod fours;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod paired;
 #[cfg(target_arch = "x86_64")]
 mod quads;
 mod scalar;
+
+pub use paired::{Paired, PairedRows};
 
 /// Computes the rows of a strip.
 ///
 /// # Safety
 /// As [`StripI8Kernel`](super::strip_i8::StripI8Kernel), and the panel's rows are readable over [`NR`] columns.
-pub type Kernel = unsafe fn(&StripI8<'_, SparseRows<'_, i8>>);
+pub type ByRows = unsafe fn(&StripI8<'_, SparseRows<'_, i8>>);
+
+/// Computes the rows of a strip of a weight whose non-zeros are ordered for it.
+///
+/// # Safety
+/// As [`ByRows`].
+pub type ByPairs = unsafe fn(&StripI8<'_, PairedRows<'_>>);
+
+/// A kernel of this family, by the form of the weight it reads.
+#[derive(Clone, Copy, Debug)]
+pub enum Kernel {
+    /// The file's form.
+    Rows(ByRows),
+    /// The form for products in 16 bits.
+    Paired(ByPairs),
+}
 
 /// The implementations, best first.
 pub static TABLE: &[Impl<Kernel>] = &[
     #[cfg(target_arch = "x86_64")]
-    Impl { tier: Tier::Avx512Vnni, get: avx512vnni::get },
+    Impl { tier: Tier::Avx512Vnni, get: || avx512vnni::get().map(Kernel::Rows) },
     #[cfg(target_arch = "x86_64")]
-    Impl { tier: Tier::Avx2, get: avx2::get },
+    Impl { tier: Tier::Avx2, get: || avx2::get().map(Kernel::Paired) },
     #[cfg(target_arch = "aarch64")]
-    Impl { tier: Tier::Neon, get: neon::get },
-    Impl { tier: Tier::Scalar, get: || Some(scalar::get()) },
+    Impl { tier: Tier::Neon, get: || neon::get().map(Kernel::Rows) },
+    Impl { tier: Tier::Scalar, get: || Some(Kernel::Rows(scalar::get())) },
 ];
 
 /// The units (single values or [`fours`]) of one tile of rows in one block of columns, over that block's part of the panel.
 struct Part<'a, U> {
     /// First row of the tile.
     r0: usize,
+    /// Which block.
+    block: usize,
     /// Row 0 of the block's panel.
     panel: *const u8,
     /// Bytes from what one index names of the panel to the next.
@@ -71,7 +91,7 @@ const GROUP: usize = 4;
 /// To be inlined into a function compiled for the tier, of which `add` is a closure.
 ///
 /// # Safety
-/// As [`Kernel`].
+/// As [`ByRows`].
 #[inline(always)]
 unsafe fn parts<U>(s: &StripI8<'_, SparseRows<'_, U>>, add: impl Fn(&Part<'_, U>, &mut Sums)) {
     let mut sums = [const { Sums([[0; NR]; TILE]) }; GROUP];
@@ -87,6 +107,7 @@ unsafe fn parts<U>(s: &StripI8<'_, SparseRows<'_, U>>, add: impl Fn(&Part<'_, U>
                 let (from, to) = (block.starts[r0 / TILE] as usize, block.starts[r0 / TILE + 1] as usize);
                 let part = Part {
                     r0,
+                    block: b,
                     panel,
                     stride,
                     counts: &block.counts[rows.clone()],
@@ -102,8 +123,17 @@ unsafe fn parts<U>(s: &StripI8<'_, SparseRows<'_, U>>, add: impl Fn(&Part<'_, U>
         for (r0, sums) in tiles.zip(&mut sums).filter(|_| blocks == 0) {
             let rows = r0..s.rows.1.min(r0 + TILE);
             let (counts, start) = (&[0; TILE][..rows.len()], Some(&s.requant.offset[rows]));
-            let part =
-                Part { r0, panel: s.panel, stride, counts, indices: &[], values: &[], start, last: true };
+            let part = Part {
+                r0,
+                block: 0,
+                panel: s.panel,
+                stride,
+                counts,
+                indices: &[],
+                values: &[],
+                start,
+                last: true,
+            };
             add(&part, sums);
         }
     }
@@ -124,8 +154,15 @@ mod tests {
         for (to, from) in panel.chunks_mut(stride).zip(case.x.chunks(n)) {
             to[..n].copy_from_slice(from);
         }
-        // SAFETY: the tier was detected; the panel has NR columns, `strip` gives room for what a strip may touch.
-        let got = case.strip(weight.rows(), rows, (&panel, stride), |s| unsafe { kernel(s) });
+        let got = match kernel {
+            // SAFETY: the tier was detected; the panel has NR columns, `strip` gives room for what a strip may touch.
+            Kernel::Rows(run) => case.strip(weight.rows(), rows, (&panel, stride), |s| unsafe { run(s) }),
+            Kernel::Paired(run) => {
+                let paired = Paired::new(&weight.rows());
+                // SAFETY: as above.
+                case.strip(paired.rows(&weight.rows()), rows, (&panel, stride), |s| unsafe { run(s) })
+            }
+        };
         assert_eq!(got, case.expected(rows), "{tier}: {m} x {k} x {n} in blocks of {block}, rows {rows:?}");
     }
 

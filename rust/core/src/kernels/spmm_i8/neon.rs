@@ -4,13 +4,13 @@
 
 use std::arch::aarch64::*;
 
-use super::{Kernel, Part, parts};
+use super::{ByRows, Part, parts};
 use crate::isa::Neon;
 use crate::kernels::strip_i8::{LANES, StripI8, Sums, store_rows};
 use crate::weight::SparseRows;
 
-pub(super) fn get() -> Option<Kernel> {
-    Neon::detect().map(|_| run as Kernel)
+pub(super) fn get() -> Option<ByRows> {
+    Neon::detect().map(|_| run as ByRows)
 }
 
 #[target_feature(enable = "neon")]

@@ -2,11 +2,11 @@
 
 #![allow(unsafe_code, reason = "reads a panel through its pointer")]
 
-use super::{Kernel, Part, parts};
+use super::{ByRows, Part, parts};
 use crate::kernels::strip_i8::{LANES, StripI8, Sums, store_rows};
 use crate::weight::SparseRows;
 
-pub(super) fn get() -> Kernel {
+pub(super) fn get() -> ByRows {
     run
 }
 
