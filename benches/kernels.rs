@@ -579,7 +579,7 @@ fn spmm_i8(kernel: spmm_i8::Kernel) -> Vec<Case> {
                 unsafe {
                     match kernel {
                         spmm_i8::Kernel::Rows(run) => run(&strip.with(rows)),
-                        spmm_i8::Kernel::Paired(run) => run(&strip.with(paired.rows(&rows))),
+                        spmm_i8::Kernel::Paired(run) => run(&strip.with(&paired)),
                     }
                 }
             }

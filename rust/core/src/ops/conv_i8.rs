@@ -263,9 +263,7 @@ impl ConvI8 {
                         Form::Blocks(_, kernel, blocks, _) => (kernel.run)(&call.with(&blocks[group])),
                         Form::Fours(_, kernel, matrix) => (kernel.run)(&whole().with(matrix.fours())),
                         Form::Sparse(_, kernel, matrix) => kernel(&whole().with(matrix.rows())),
-                        Form::Paired(_, kernel, matrix, paired) => {
-                            kernel(&whole().with(paired.rows(&matrix.rows())));
-                        }
+                        Form::Paired(_, kernel, _, paired) => kernel(&whole().with(paired)),
                     }
                 }
             });

@@ -155,15 +155,6 @@ impl<'a, T> SparseRows<'a, T> {
         Ok(SparseRows { m, k, block, counts, indices, values, starts })
     }
 
-    /// The same rows, the non-zeros of each in each block in another order.
-    ///
-    /// # Panics
-    /// Where there are more or fewer of them.
-    pub fn reordered(&self, indices: &'a [u8], values: &'a [T]) -> Self {
-        assert_eq!([indices.len(), values.len()], [self.nnz(); 2], "the same non-zeros");
-        SparseRows { indices, values, ..*self }
-    }
-
     /// Rows.
     pub fn m(&self) -> usize {
         self.m

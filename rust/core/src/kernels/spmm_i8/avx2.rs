@@ -1,50 +1,107 @@
-//! AVX2: four non-zeros interleaved, eight columns an instruction; `vpmaddubsw` where it is exact, or else bytes widened to
-//! 16 bits for `vpmaddwd`.
+//! AVX2: four non-zeros interleaved, multiplied by `vpmaddubsw` in pairs that fit its 16 bits, eight columns a register of
+//! sums.
 
 #![allow(unsafe_code, reason = "vector loads and stores through pointers")]
 
 use std::arch::x86_64::*;
 
-use super::quads::{in_order, quad_part};
-use super::{ByPairs, Part, parts};
+use super::paired::{Four, Paired};
+use super::quads::in_order;
+use super::{ByPairs, Place, places};
 use crate::isa::Avx2;
 use crate::kernels::strip_i8::avx2::store_sums;
-use crate::kernels::strip_i8::{NR, StripI8, Sums, word};
+use crate::kernels::strip_i8::{StripI8, Sums, word};
+
+/// Columns whose bytes are a register, and sums four of them.
+const COLUMNS: usize = 32;
+/// Sums of a register.
+const WIDTH: usize = 8;
 
 pub(super) fn get() -> Option<ByPairs> {
     Avx2::detect().map(|_| run as ByPairs)
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn run(s: &StripI8<'_, super::PairedRows<'_>>) {
-    let rows = s.with(s.weight.rows.clone());
+unsafe fn run(s: &StripI8<'_, &Paired>) {
+    let block = (s.weight.blocks(), s.weight.block() * s.panel_stride);
     // SAFETY: the caller's; sums are stored where they were, and once the tile's are complete, as the strip's rows.
     unsafe {
-        parts(&rows, |part, sums| {
-            let fits = s.weight.fits(part.block, part.r0, part.counts.len());
-            for column in (0..s.n).step_by(NR / 2) {
-                half(part, column, fits, sums, |_, sums, at| at.cast::<[__m256i; 4]>().write(in_order(sums)));
+        places(s, block, |place, sums| {
+            let (counts, fours) = s.weight.rows(place.block, place.rows.clone());
+            if s.n > COLUMNS {
+                add::<2>(place, s.panel_stride, counts, fours, sums);
+            } else {
+                add::<1>(place, s.panel_stride, counts, fours, sums);
             }
-            if part.last {
-                store_sums(s, part.r0, &sums.0[..part.counts.len()]);
+            if place.last {
+                store_sums(s, place.rows.start, &sums.0[..place.rows.len()]);
             }
         });
     }
 }
 
-quad_part!(
-    half, "avx2,fma,f16c", vector: __m256i,
-    _mm256_loadu_si256, _mm256_load_si256, _mm256_store_si256, _mm256_set1_epi32,
-    _mm256_unpacklo_epi8, _mm256_unpackhi_epi8, _mm256_unpacklo_epi16, _mm256_unpackhi_epi16,
-    weights: |w| {
-        let w = _mm256_set1_epi32(w);
-        (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w)), _mm256_srai_epi16::<8>(w))
-    },
-    dot: |acc, x, (even, odd)| {
-        let acc = _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_and_si256(x, _mm256_set1_epi16(0xff)), even));
-        _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_srli_epi16::<8>(x), odd))
-    },
-    first(fits): |acc, x, w| {
-        _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)))
+/// Adds the fours of a tile of rows over `H` times [`COLUMNS`]. Sums lie as unpacking leaves them until the last block's.
+///
+/// # Safety
+/// The panel has the indices of all fours, and the columns.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline(never)]
+unsafe fn add<const H: usize>(
+    place: &Place<'_>,
+    stride: usize,
+    counts: &[u8],
+    mut fours: &[Four],
+    sums: &mut Sums,
+) {
+    let one = _mm256_set1_epi16(1);
+    for (r, (&count, sums)) in counts.iter().zip(&mut sums.0).enumerate() {
+        debug_assert!(H * COLUMNS <= sums.len());
+        let sums = sums.as_mut_ptr();
+        let mut acc = [[_mm256_setzero_si256(); 4]; H];
+        for (h, acc) in acc.iter_mut().enumerate() {
+            for (i, acc) in acc.iter_mut().enumerate() {
+                *acc = match place.start {
+                    Some(start) => _mm256_set1_epi32(start[r]),
+                    // SAFETY: a row of sums has the columns, aligned as `Sums` is.
+                    None => unsafe { _mm256_load_si256(sums.add(h * COLUMNS + i * WIDTH).cast()) },
+                };
+            }
+        }
+        let (row, below) = fours.split_at(count.into());
+        fours = below;
+        for four in row {
+            let w = _mm256_set1_epi32(word(four.values));
+            let [a, b, c, d] =
+                four.indices.map(|index| place.panel.wrapping_add(usize::from(index) * stride));
+            for (h, acc) in acc.iter_mut().enumerate() {
+                // SAFETY: the caller's.
+                let [a, b, c, d] = unsafe {
+                    [
+                        _mm256_loadu_si256(a.add(h * COLUMNS).cast()),
+                        _mm256_loadu_si256(b.add(h * COLUMNS).cast()),
+                        _mm256_loadu_si256(c.add(h * COLUMNS).cast()),
+                        _mm256_loadu_si256(d.add(h * COLUMNS).cast()),
+                    ]
+                };
+                let (low, high) = (_mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b));
+                let (low2, high2) = (_mm256_unpacklo_epi8(c, d), _mm256_unpackhi_epi8(c, d));
+                let x = [
+                    _mm256_unpacklo_epi16(low, low2),
+                    _mm256_unpackhi_epi16(low, low2),
+                    _mm256_unpacklo_epi16(high, high2),
+                    _mm256_unpackhi_epi16(high, high2),
+                ];
+                for (i, acc) in acc.iter_mut().enumerate() {
+                    *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(_mm256_maddubs_epi16(x[i], w), one));
+                }
+            }
+        }
+        for (h, &acc) in acc.iter().enumerate() {
+            let acc = if place.last { in_order(acc) } else { acc };
+            for (i, &acc) in acc.iter().enumerate() {
+                // SAFETY: as they were loaded.
+                unsafe { _mm256_store_si256(sums.add(h * COLUMNS + i * WIDTH).cast(), acc) };
+            }
+        }
     }
-);
+}

@@ -11,6 +11,7 @@ use super::Impl;
 use super::strip_i8::{NR, StripI8, Sums};
 use crate::isa::Tier;
 use crate::weight::{SparseRows, TILE};
+use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -25,7 +26,7 @@ mod paired;
 mod quads;
 mod scalar;
 
-pub use paired::{Paired, PairedRows};
+pub use paired::Paired;
 
 /// Computes the rows of a strip.
 ///
@@ -37,7 +38,7 @@ pub type ByRows = unsafe fn(&StripI8<'_, SparseRows<'_, i8>>);
 ///
 /// # Safety
 /// As [`ByRows`].
-pub type ByPairs = unsafe fn(&StripI8<'_, PairedRows<'_>>);
+pub type ByPairs = unsafe fn(&StripI8<'_, &Paired>);
 
 /// A kernel of this family, by the form of the weight it reads.
 #[derive(Clone, Copy, Debug)]
@@ -59,12 +60,24 @@ pub static TABLE: &[Impl<Kernel>] = &[
     Impl { tier: Tier::Scalar, get: || Some(Kernel::Rows(scalar::get())) },
 ];
 
+/// One tile of rows in one block of columns.
+struct Place<'a> {
+    /// Rows of the tile.
+    rows: Range<usize>,
+    /// The block; none of a weight without columns, which has one block of nothing.
+    block: Option<usize>,
+    /// Row 0 of the block's panel.
+    panel: *const u8,
+    /// What the sums of each row start from, where this is the first block: they are then overwritten.
+    start: Option<&'a [i32]>,
+    /// Whether this is the last block: the finished sums are then to be stored.
+    last: bool,
+}
+
 /// The units (single values or [`fours`]) of one tile of rows in one block of columns, over that block's part of the panel.
 struct Part<'a, U> {
     /// First row of the tile.
     r0: usize,
-    /// Which block.
-    block: usize,
     /// Row 0 of the block's panel.
     panel: *const u8,
     /// Bytes from what one index names of the panel to the next.
@@ -85,58 +98,61 @@ struct Part<'a, U> {
 /// second-level cache seldom, few enough that their sums, 4 KiB a tile, stay in the first.
 const GROUP: usize = 4;
 
-/// The loop nest: hands `add` the units of one tile and block at a time, with the tile's sums so far, in whatever order
-/// of columns the tier left them. `add` stores what comes of the last block.
+/// The loop nest over blocks of so many columns' bytes of the panel: hands `add` one tile and block at a time, with the
+/// tile's sums so far, in whatever order of columns the tier left them. `add` stores what comes of the last block.
 ///
 /// To be inlined into a function compiled for the tier, of which `add` is a closure.
+///
+/// # Safety
+/// As [`ByRows`]; the panel has so many blocks.
+#[inline(always)]
+unsafe fn places<W>(
+    s: &StripI8<'_, W>,
+    (blocks, bytes): (usize, usize),
+    add: impl Fn(&Place<'_>, &mut Sums),
+) {
+    let mut sums = [const { Sums([[0; NR]; TILE]) }; GROUP];
+    for group in s.rows().step_by(GROUP * TILE) {
+        let tiles = (group..s.rows.1.min(group + GROUP * TILE)).step_by(TILE);
+        for b in 0..blocks.max(1) {
+            for (r0, sums) in tiles.clone().zip(&mut sums) {
+                let rows = r0..s.rows.1.min(r0 + TILE);
+                let place = Place {
+                    block: (b < blocks).then_some(b),
+                    // SAFETY: the panel has the rows of every block.
+                    panel: unsafe { s.panel.add(b * bytes) },
+                    start: (b == 0).then(|| &s.requant.offset[rows.clone()]),
+                    last: b + 1 >= blocks,
+                    rows,
+                };
+                add(&place, sums);
+            }
+        }
+    }
+}
+
+/// [`places`] of a weight as the file has it, with the units of each.
 ///
 /// # Safety
 /// As [`ByRows`].
 #[inline(always)]
 unsafe fn parts<U>(s: &StripI8<'_, SparseRows<'_, U>>, add: impl Fn(&Part<'_, U>, &mut Sums)) {
-    let mut sums = [const { Sums([[0; NR]; TILE]) }; GROUP];
-    let (stride, blocks) = (s.panel_stride * size_of::<U>(), s.weight.blocks());
-    for group in s.rows().step_by(GROUP * TILE) {
-        let tiles = (group..s.rows.1.min(group + GROUP * TILE)).step_by(TILE);
-        for b in 0..blocks {
-            let block = s.weight.at(b);
-            // SAFETY: the panel has the rows of every block.
-            let panel = unsafe { s.panel.add(block.k0 * stride) };
-            for (r0, sums) in tiles.clone().zip(&mut sums) {
-                let rows = r0..s.rows.1.min(r0 + TILE);
-                let (from, to) = (block.starts[r0 / TILE] as usize, block.starts[r0 / TILE + 1] as usize);
-                let part = Part {
-                    r0,
-                    block: b,
-                    panel,
-                    stride,
-                    counts: &block.counts[rows.clone()],
-                    indices: &block.indices[from..to],
-                    values: &block.values[from..to],
-                    start: (b == 0).then(|| &s.requant.offset[rows]),
-                    last: b + 1 == blocks,
-                };
-                add(&part, sums);
+    let stride = s.panel_stride * size_of::<U>();
+    let add = |place: &Place<'_>, sums: &mut Sums| {
+        let Place { ref rows, block, panel, start, last } = *place;
+        let r0 = rows.start;
+        let (counts, units): (&[u8], _) = match block {
+            Some(block) => {
+                let block = s.weight.at(block);
+                let units = block.starts[r0 / TILE] as usize..block.starts[r0 / TILE + 1] as usize;
+                (&block.counts[rows.clone()], (&block.indices[units.clone()], &block.values[units]))
             }
-        }
-        // A weight without columns has one block of nothing.
-        for (r0, sums) in tiles.zip(&mut sums).filter(|_| blocks == 0) {
-            let rows = r0..s.rows.1.min(r0 + TILE);
-            let (counts, start) = (&[0; TILE][..rows.len()], Some(&s.requant.offset[rows]));
-            let part = Part {
-                r0,
-                block: 0,
-                panel: s.panel,
-                stride,
-                counts,
-                indices: &[],
-                values: &[],
-                start,
-                last: true,
-            };
-            add(&part, sums);
-        }
-    }
+            None => (&[0; TILE][..rows.len()], (&[][..], &[][..])),
+        };
+        add(&Part { r0, panel, stride, counts, indices: units.0, values: units.1, start, last }, sums);
+    };
+    // SAFETY: the caller's.
+    unsafe { places(s, (s.weight.blocks(), s.weight.block() * stride), add) };
 }
 
 #[cfg(test)]
@@ -160,7 +176,7 @@ mod tests {
             Kernel::Paired(run) => {
                 let paired = Paired::new(&weight.rows());
                 // SAFETY: as above.
-                case.strip(paired.rows(&weight.rows()), rows, (&panel, stride), |s| unsafe { run(s) })
+                case.strip(&paired, rows, (&panel, stride), |s| unsafe { run(s) })
             }
         };
         assert_eq!(got, case.expected(rows), "{tier}: {m} x {k} x {n} in blocks of {block}, rows {rows:?}");

@@ -29,14 +29,11 @@ pub(super) fn rest(indices: &[u8], values: &[i8], odd: usize) -> ([u8; 4], i32) 
 /// Defines `$name(part, column, sums, finish)`: adds a part over the columns, a byte each, that a register holds. `sums` is
 /// where earlier blocks left their sums and where these are left, except those of the last block, which go to
 /// `finish(row, sums, at)`, `row` being of the tile and `at` the place in `sums`.
-///
-/// With `first`, the function takes how many of each row's fours come first that another product may take.
 macro_rules! quad_part {
     (
         $name:ident, $features:literal, vector: $vector:ident,
         $load:ident, $load_sums:ident, $store_sums:ident, $splat:ident,
         $low8:ident, $high8:ident, $low16:ident, $high16:ident, weights: $weights:expr, dot: $dot:expr
-        $(, first($fits:ident): $fitting:expr)?
     ) => {
         /// # Safety
         /// The panel has the part's indices, and the columns.
@@ -45,7 +42,6 @@ macro_rules! quad_part {
         unsafe fn $name(
             part: &Part<'_, i8>,
             column: usize,
-            $($fits: &[u8],)?
             sums: &mut Sums,
             finish: impl Fn(usize, [$vector; 4], *mut i32),
         ) {
@@ -61,30 +57,23 @@ macro_rules! quad_part {
                     // SAFETY: four registers of sums lie there.
                     None => std::array::from_fn(|i| unsafe { $load_sums(sums.add(i * WIDTH).cast()) }),
                 };
-                let interleave = |indices: [u8; 4]| {
+                let add = |acc: [$vector; 4], indices: [u8; 4], w: i32| {
                     let x = indices.map(|index| {
                         // SAFETY: the caller's.
                         unsafe { $load(panel.add(usize::from(index) * part.stride).cast()) }
                     });
+                    let w = $weights(w);
                     let (a, b) = ($low8(x[0], x[1]), $high8(x[0], x[1]));
                     let (c, d) = ($low8(x[2], x[3]), $high8(x[2], x[3]));
-                    [$low16(a, c), $high16(a, c), $low16(b, d), $high16(b, d)]
-                };
-                let add = |acc: [$vector; 4], indices: [u8; 4], w: i32| {
-                    let (x, w) = (interleave(indices), $weights(w));
-                    [$dot(acc[0], x[0], w), $dot(acc[1], x[1], w), $dot(acc[2], x[2], w), $dot(acc[3], x[3], w)]
+                    [
+                        $dot(acc[0], $low16(a, c), w),
+                        $dot(acc[1], $high16(a, c), w),
+                        $dot(acc[2], $low16(b, d), w),
+                        $dot(acc[3], $high16(b, d), w),
+                    ]
                 };
                 let whole = usize::from(count) / 4 * 4;
-                let quads =
-                    &mut indices[..whole].as_chunks().0.iter().zip(values[..whole].as_chunks().0);
-                $(
-                    for (&indices, &w) in quads.take($fits[r].into()) {
-                        let (x, w) = (interleave(indices), $splat(word(w)));
-                        for (acc, x) in acc.iter_mut().zip(x) {
-                            *acc = $fitting(*acc, x, w);
-                        }
-                    }
-                )?
+                let quads = indices[..whole].as_chunks().0.iter().zip(values[..whole].as_chunks().0);
                 for (&indices, &w) in quads {
                     acc = add(acc, indices, word(w));
                 }
