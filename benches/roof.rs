@@ -167,7 +167,12 @@ mod x86 {
         #[target_feature(enable = "avx2")]
         dot_avx2,
         _mm256_set1_epi16(3),
-        |sum| _mm256_add_epi32(*sum, _mm256_madd_epi16(*sum, *sum))
+        |sum| {
+            // Weights small enough that two products of pairs may be added in 16 bits.
+            let pairs = _mm256_maddubs_epi16(*sum, _mm256_set1_epi8(5));
+            let pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(*sum, _mm256_set1_epi8(7)));
+            _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
     );
     chains!(
         #[target_feature(enable = "avx2,avxvnni")]
@@ -185,7 +190,11 @@ mod x86 {
         #[target_feature(enable = "avx512f,avx512bw")]
         dot_512,
         _mm512_set1_epi16(3),
-        |sum| _mm512_add_epi32(*sum, _mm512_madd_epi16(*sum, *sum))
+        |sum| {
+            let pairs = _mm512_maddubs_epi16(*sum, _mm512_set1_epi8(5));
+            let pairs = _mm512_add_epi16(pairs, _mm512_maddubs_epi16(*sum, _mm512_set1_epi8(7)));
+            _mm512_add_epi32(*sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+        }
     );
     chains!(
         #[target_feature(enable = "avx512f,avx512vnni")]
@@ -252,7 +261,7 @@ mod x86 {
             // SAFETY: the token stands for the features, here and below.
             fma: Adds { run: |n| unsafe { fma_256(n) }, macs: 8 },
             // SAFETY: as above.
-            dot: Adds { run: |n| unsafe { dot_avx2(n) }, macs: 16 },
+            dot: Adds { run: |n| unsafe { dot_avx2(n) }, macs: 64 },
             // SAFETY: as above.
             read: |from| unsafe { read_256(from) },
         })
@@ -262,7 +271,7 @@ mod x86 {
             // SAFETY: the token stands for the features, here and below.
             fma: Adds { run: |n| unsafe { fma_512(n) }, macs: 16 },
             // SAFETY: as above.
-            dot: Adds { run: |n| unsafe { dot_512(n) }, macs: 32 },
+            dot: Adds { run: |n| unsafe { dot_512(n) }, macs: 128 },
             // SAFETY: as above.
             read: |from| unsafe { read_512(from) },
         })
