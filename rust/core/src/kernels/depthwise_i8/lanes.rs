@@ -165,7 +165,7 @@ impl<'a, L: Lanes> Finish<'a, L> {
                 bias: L::splat(requant.bias[channel]),
                 residual: requant.residual.map(|how| (residual, how)),
                 bytes: matches!(requant.output, Output::U8 { .. }),
-                bounds: bounds.map(|bound| L::splat(bound)),
+                bounds: [L::splat(bounds[0]), L::splat(bounds[1])],
                 zero_point: L::zero_point(zero),
             }
         }
