@@ -25,7 +25,7 @@ mod avx512vnni;
 mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(target_arch = "x86_64")]
 mod padded;
 mod scalar;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
