@@ -75,8 +75,8 @@ impl Fitted {
             // A depth of nothing is a block too, as it is to the loop that walks blocks.
             let empty = stored.is_empty().then_some(stored);
             for block in empty.into_iter().chain(stored.chunks(BLOCK_QUADS)) {
-                for r0 in (0..TILE).step_by(ROWS) {
-                    made.push(block.iter().map(|quad| quad[r0..].first_chunk().expect("rows of a tile")));
+                for rows in 0..TILE / ROWS {
+                    made.push(block.iter().map(|quad| &quad.as_chunks().0[rows]));
                 }
             }
         }
@@ -183,7 +183,7 @@ mod tests {
     /// The weights of four rows of a block that the steps stand for, `[quads][4][4]`; panics where a step does not fit.
     fn weights(steps: Steps<'_>, quads: usize) -> Vec<[[i8; QUAD]; ROWS]> {
         let mut weights = vec![[[0; QUAD]; ROWS]; quads];
-        let bytes = |words: Words| words.map(|word| bytemuck::cast::<_, [i8; QUAD]>(word));
+        let bytes = |words: Words| words.map(bytemuck::cast::<_, [i8; QUAD]>);
         for (&[a, b], &[v, w]) in steps.twos.0.iter().zip(steps.twos.1) {
             (weights[usize::from(a)], weights[usize::from(b)]) = (bytes(v), bytes(w));
             assert!(a != b && fit(&sums(&bytes(v)), &sums(&bytes(w))));
@@ -195,7 +195,7 @@ mod tests {
         for (&[a, b], &[even, odd]) in steps.wide.0.iter().zip(steps.wide.1) {
             assert_eq!(a, b);
             for r in 0..ROWS {
-                let [even, odd] = [even[r], odd[r]].map(|word| bytemuck::cast::<_, [i16; 2]>(word));
+                let [even, odd] = [even[r], odd[r]].map(bytemuck::cast::<_, [i16; 2]>);
                 weights[usize::from(a)][r] = [even[0], odd[0], even[1], odd[1]].map(|w| w as i8);
             }
         }

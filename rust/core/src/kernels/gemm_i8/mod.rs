@@ -22,6 +22,7 @@ mod avxvnni;
 mod blocks;
 #[cfg(target_arch = "aarch64")]
 mod dotprod;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "what tiers of x86 read"))]
 mod fitted;
 #[cfg(target_arch = "aarch64")]
 mod neon;

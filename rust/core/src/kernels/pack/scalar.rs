@@ -17,7 +17,7 @@ pub(super) unsafe fn run<T: Copy, const LANES: usize>(fill: &Fill<'_, T>) {
             for c in 0..fill.channels {
                 // SAFETY: a row is whole vectors long.
                 unsafe {
-                    out.wrapping_add(c * fill.out_stride).cast::<[T; LANES]>().write([fill.padding; LANES])
+                    out.wrapping_add(c * fill.out_stride).cast::<[T; LANES]>().write([fill.padding; LANES]);
                 };
             }
         }

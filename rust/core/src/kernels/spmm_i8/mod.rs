@@ -21,6 +21,7 @@ pub mod cost;
 pub mod fours;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "what tiers of x86 read"))]
 mod paired;
 #[cfg(target_arch = "x86_64")]
 mod quads;

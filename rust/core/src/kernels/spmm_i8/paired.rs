@@ -50,7 +50,9 @@ impl Paired {
                 }
                 while let [Some(a), Some(b)] = signs.each_ref().map(|sign| sign.last().copied()) {
                     pairs.push([a, b]);
-                    signs.iter_mut().for_each(|sign| sign.truncate(sign.len() - 1));
+                    for sign in &mut signs {
+                        sign.truncate(sign.len() - 1);
+                    }
                 }
                 for one in signs.iter_mut().flat_map(|sign| sign.drain(..)) {
                     let fits = |other: &(u8, i8)| one.1.unsigned_abs() <= FITS - other.1.unsigned_abs();
