@@ -213,7 +213,8 @@ fn copy_in(run: &Channels<'_>, channel: usize, rows: Range<usize>, plan: &Plan, 
     let Plan { gap, pitch, .. } = *plan;
     let inside = |row: usize| row.clamp(top, top + h);
     let (first, last) = (inside(rows.start), inside(rows.end));
-    let start = gap + (first - rows.start).min(rows.len()) * pitch;
+    // Rows may all lie above the plane or below it.
+    let start = gap + first.saturating_sub(rows.start).min(rows.len()) * pitch;
     let end = start + (last - first) * pitch;
     fill(&mut to[..start + CHUNK], run.x_zero_point);
     let from = &run.x[channel * run.x_pitch + (first - top) * w..];
