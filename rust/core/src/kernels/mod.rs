@@ -28,6 +28,8 @@ pub mod spmv_f32;
 pub mod spmv_i8;
 pub mod strip;
 pub mod strip_i8;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod walk;
 pub mod window;
 pub mod winograd_f32;
 #[cfg(target_arch = "x86_64")]

@@ -236,6 +236,12 @@ pub(super) mod tests {
                         add([h, w], [k, k], [stride; 2], [1, 1], any, &mut rng);
                     }
                 }
+                // Windows that see nothing but padding: above, left, below, right.
+                for padding in
+                    [[[2 * k, 0], [0, 0]], [[0, 2 * k], [0, 0]], [[0, 0], [2 * k, 0]], [[0, 0], [0, 2 * k]]]
+                {
+                    add([9, 20], [k, k], [stride; 2], [1, 1], padding, &mut rng);
+                }
             }
         }
         for _ in 0..1500 {

@@ -1,17 +1,13 @@
 //! The loop nest of the vector tiers, over a tier's [`Lanes`].
 //!
-//! A *walk* goes down a column of the output one vector wide, visiting every input row once: the row's shifted vectors
-//! are added to all outputs in progress that it is a tap of, so a row is loaded `kernel` times, not `kernel²`. Borders cost
-//! no loads of their own: a vector that hangs over the edge of its row is loaded whole from the neighbouring rows and its
-//! foreign lanes are masked out; only what would leave the slice is loaded lane by lane.
-//!
-//! Where two rows fit in a vector (7×7 maps and a vector of 16), rows are taken in pairs: lanes `[0, w)` hold one row's
-//! outputs and `[w, 2w)` the next row's, which is a walk with twice the vertical stride.
+//! It goes over a plane by [walks](crate::kernels::walk): a row's shifted vectors are added to all outputs in progress that
+//! it is a tap of, so a row is loaded `kernel` times, not `kernel²`.
 
 #![allow(unsafe_code, reason = "vector loads and stores")]
 
 use super::Channels;
 use crate::kernels::unroll::unroll;
+use crate::kernels::walk::{Part, Steps, Walk};
 use crate::kernels::window::Window2;
 use std::hint::black_box;
 use std::mem::MaybeUninit;
@@ -57,9 +53,6 @@ pub(super) trait Lanes {
 /// Most steps of a walk before it moves on to the next column: few enough that the lines it shares with that column are
 /// still in the nearest cache, enough that the rows two bands share do not weigh.
 const BAND: usize = 56;
-
-/// Bytes of input walked block by block before the next channels: half of the smallest first-level cache, 32 KiB.
-const GROUP: usize = 16 << 10;
 
 /// Elements of a cache line.
 const LINE: usize = 16;
@@ -119,52 +112,18 @@ unsafe fn walk<L: Lanes, const K: usize, const Q: usize, const SV: usize, const 
     run: &Channels<'_>,
     out: &mut [f32],
 ) {
-    let window = run.window;
-    let rows = SV / SH;
-    let steps = window.oh.div_ceil(rows);
-    // With several bands a channel is finished before the next one starts: what its last row writes past the plane may be
-    // the start of the next plane's first.
-    let fitting = GROUP / 4 / (window.h * window.w).max(1);
-    let group = if steps <= BAND { fitting.max(1) } else { 1 };
-    let channels = run.bias.len();
-    for first in (0..channels).step_by(group) {
-        for band in (0..steps).step_by(BAND) {
-            for block in 0..window.ow.div_ceil(L::N) {
-                // The last block is moved left to end with the row, so that only a plane narrower than a vector has
-                // idle lanes.
-                let column = (block * L::N).min(window.ow.saturating_sub(L::N));
-                let left = (column * SH) as isize - window.pad[1] as isize;
-                let inside = left >= 0 && left as usize + K - 1 + SH * L::N <= window.w;
-                // A plane walked alone is not read in order, so its successor is asked for while it is walked.
-                let before = band * window.ow.div_ceil(L::N) + block * (steps - band).min(BAND);
-                let ahead = (group == 1).then_some(before * SV * SH * LINE);
-                let part = Part { column, left, ahead, first: band, last: steps.min(band + BAND) };
-                let some = first..channels.min(first + group);
-                // SAFETY: the caller's; `inside` says that no vector leaves its row.
-                unsafe {
-                    if inside && rows == 1 {
-                        descend::<L, K, Q, SV, SH, false>(run, out, &part, some);
-                    } else {
-                        descend::<L, K, Q, SV, SH, true>(run, out, &part, some);
-                    }
-                }
+    let reach = K - 1 + SH * L::N;
+    let walk = Walk { window: run.window, n: L::N, stride: [SV, SH], q: Q, reach, band: BAND };
+    for (part, channels) in walk.parts(run.bias.len(), size_of::<f32>()) {
+        // SAFETY: the caller's; `edge` says whether a vector leaves its row.
+        unsafe {
+            if part.edge {
+                descend::<L, K, Q, SV, SH, true>(run, out, &walk, &part, channels);
+            } else {
+                descend::<L, K, Q, SV, SH, false>(run, out, &walk, &part, channels);
             }
         }
     }
-}
-
-/// One column of a band.
-struct Part {
-    /// First output column.
-    column: usize,
-    /// Where to start fetching the next channel's input, in its plane.
-    ahead: Option<usize>,
-    /// Input column of the first lane of the first tap.
-    left: isize,
-    /// First step.
-    first: usize,
-    /// The step after the last.
-    last: usize,
 }
 
 /// Walks down a column of each of some channels.
@@ -182,12 +141,16 @@ unsafe fn descend<
 >(
     run: &Channels<'_>,
     out: &mut [f32],
+    walk: &Walk<'_>,
     part: &Part,
     channels: Range<usize>,
 ) {
     let window = run.window;
     let (h, w, top) = (window.h as isize, window.w as isize, window.pad[0] as isize);
     let rows = SV / SH;
+    // A plane walked alone is not read in order, so its successor is asked for while it is walked: a step reads `SV` rows of
+    // `SH` vectors.
+    let ahead = part.before.map(|steps| steps * SV * SH * LINE);
     let room = run.residual.map_or(out.len(), |residual| residual.len().min(out.len()));
     // SAFETY: the caller's; `Column` and `finish` say why accesses are in bounds.
     unsafe {
@@ -197,20 +160,10 @@ unsafe fn descend<
         let bounds = [L::splat(run.clamp[0]), L::splat(run.clamp[1])];
         let mut spread = [const { MaybeUninit::uninit() }; 49];
         for channel in channels {
-            // Rows whose vectors are loaded whole: their lanes are rows of the plane, and they stay in the slice.
             let start = (channel * run.x_pitch) as isize + part.left;
-            let last = h - rows as isize;
-            let after = run.x.len() as isize - (K - 1 + SH * L::N) as isize - start;
-            let from = if !EDGE || start >= 0 { 0 } else { (w - 1 - start) / w.max(1) };
-            let to = if !EDGE || last * w <= after { last + 1 } else { (after + w).max(0) / w.max(1) };
-            // Steps all whose rows are, and whose output may be stored whole: near the end of the slice it may not.
             let begin = channel * run.out_pitch + part.column;
             let fits = begin + window.oh * window.ow + L::N <= room;
-            let close = if fits { 0 } else { 2 + L::N / (rows * window.ow) };
-            let step = |row: isize| ((row + top) / SV as isize).max(0) as usize;
-            let steps = part.first..part.last + Q - 1;
-            let head = step(from + SV as isize - 1).clamp(steps.start, steps.end);
-            let tail = step(to).min(steps.end.saturating_sub(close)).max(head);
+            let Steps { all, whole, emits } = walk.steps(part, start, run.x.len(), fits);
 
             let weights = &run.weights[channel * K * K..][..K * K];
             let column = Column::<L, K> {
@@ -232,23 +185,17 @@ unsafe fn descend<
                 bias: L::splat(run.bias[channel]),
             };
             let mut sums = [column.bias; Q];
-            let mut at = begin + part.first * rows * window.ow;
-            let emits = part.first + Q - 1;
-            let lanes = |step: usize| match rows {
-                2 => window.ow * (window.oh - (step + 1 - Q) * 2).min(2),
-                _ => window.ow - part.column,
-            };
-            for step in steps.start..head {
+            let mut at = begin + all.start * rows * window.ow;
+            for step in all.start..whole.start {
                 sums = column.advance::<Q, SV, SH, EDGE, false>(sums, step);
                 if step >= emits {
-                    finish::<L, false>(run, out, sums[Q - 1], at, lanes(step), bounds);
+                    finish::<L, false>(run, out, sums[Q - 1], at, walk.lanes(part, step), bounds);
                     at += rows * window.ow;
                 }
             }
-            let mut next = run.x.as_ptr().wrapping_add((channel + 1) * run.x_pitch + part.ahead.unwrap_or(0));
-            for step in head..tail {
-                if part.ahead.is_some() {
-                    // A step reads `SV` rows of `SH` vectors.
+            let mut next = run.x.as_ptr().wrapping_add((channel + 1) * run.x_pitch + ahead.unwrap_or(0));
+            for step in whole.clone() {
+                if ahead.is_some() {
                     unroll!(I < SV * SH, { L::prefetch(next.wrapping_add(I * LINE)) });
                     next = next.wrapping_add(SV * SH * LINE);
                 }
@@ -258,10 +205,10 @@ unsafe fn descend<
                     at += rows * window.ow;
                 }
             }
-            for step in tail..steps.end {
+            for step in whole.end..all.end {
                 sums = column.advance::<Q, SV, SH, EDGE, false>(sums, step);
                 if step >= emits {
-                    finish::<L, false>(run, out, sums[Q - 1], at, lanes(step), bounds);
+                    finish::<L, false>(run, out, sums[Q - 1], at, walk.lanes(part, step), bounds);
                     at += rows * window.ow;
                 }
             }

@@ -4,6 +4,7 @@
 
 use super::Channels;
 use crate::kernels::strip_i8::{Output, Residual};
+use crate::kernels::unroll::unroll;
 
 /// A tier's vectors.
 ///
@@ -208,6 +209,24 @@ impl<'a, L: Lanes> Finish<'a, L> {
             }
         }
     }
+}
+
+/// The weights of a channel's `K`×`K` kernel by row and group of taps, `⌈K/TAPS⌉` groups a row, as [`Lanes::weights`] wants
+/// them.
+#[inline(always)]
+pub(super) fn pack_kernel<L: Lanes, const K: usize>(run: &Channels<'_>, channel: usize) -> [i32; 49] {
+    let weights = &run.weights[channel * K * K..][..K * K];
+    let mut packed = [0; 49];
+    unroll!(TY < K, {
+        unroll!(GROUP < K.div_ceil(L::TAPS), {
+            let tap = |i: usize| match GROUP * L::TAPS + i {
+                tx if i < L::TAPS && tx < K => weights[TY * K + tx],
+                _ => 0,
+            };
+            packed[TY * K.div_ceil(L::TAPS) + GROUP] = L::pack([tap(0), tap(1), tap(2), tap(3)]);
+        });
+    });
+    packed
 }
 
 /// The bits `[from, to)`.

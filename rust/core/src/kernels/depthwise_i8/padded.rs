@@ -9,7 +9,7 @@
 #![allow(unsafe_code, reason = "vector loads and stores")]
 
 use super::Channels;
-use super::lanes::{Finish, Lanes, Place};
+use super::lanes::{Finish, Lanes, Place, pack_kernel};
 use crate::kernels::unroll::unroll;
 use crate::kernels::window::Window2;
 use std::hint::black_box;
@@ -156,17 +156,7 @@ unsafe fn band<L: Lanes, const K: usize, const S: usize>(
     output: &mut [u8; ROOM],
 ) {
     let Window2 { ow, stride: [down, _], pad: [_, left], .. } = *run.window;
-    let weights = &run.weights[channel * K * K..][..K * K];
-    let mut packed = [0; 49];
-    unroll!(TY < K, {
-        unroll!(GROUP < K.div_ceil(L::TAPS), {
-            let tap = |i: usize| match GROUP * L::TAPS + i {
-                tx if i < L::TAPS && tx < K => weights[TY * K + tx],
-                _ => 0,
-            };
-            packed[TY * K.div_ceil(L::TAPS) + GROUP] = L::pack([tap(0), tap(1), tap(2), tap(3)]);
-        });
-    });
+    let packed = pack_kernel::<L, K>(run, channel);
     // Opaque, so that what does not fit in registers is read where it lies rather than moved about.
     let packed = if K == 3 { packed.as_ptr() } else { black_box(packed.as_ptr()) };
     // SAFETY: the processor has the features of `L`. `Plan::new` found room for what the rows of outputs read and for what

@@ -1,27 +1,20 @@
-//! The loop nest of the vector tiers, over a tier's [`Lanes`]: that of `depthwise_f32`, with taps taken in groups.
+//! The loop nest of AVX-512 VNNI and NEON, over a tier's [`Lanes`].
 //!
-//! A *walk* goes down a column of the output one vector wide, visiting every input row once: what the row's windows are to
-//! a group of taps is worked out once and added to all outputs in progress that the row is a tap of. A vector that hangs
-//! over the edge of its row is loaded whole from the neighbouring rows, and what is foreign replaced by the zero point;
-//! only what would leave the slice is loaded byte by byte.
-//!
-//! Where two rows fit in a vector, rows are taken in pairs: lanes `[0, w)` hold one row's outputs and `[w, 2w)` the next
-//! row's, which is a walk with twice the vertical stride.
+//! It goes over a plane by [walks](crate::kernels::walk): what a row's windows are to a group of taps is worked out once and
+//! added to all outputs in progress that the row is a tap of.
 
 #![allow(unsafe_code, reason = "vector loads and stores")]
 
 use super::Channels;
-use super::lanes::{Finish, Lanes, Place, bits};
+use super::lanes::{Finish, Lanes, Place, bits, pack_kernel};
 use crate::kernels::unroll::unroll;
+use crate::kernels::walk::{Part, Steps, Walk};
 use crate::kernels::window::Window2;
 use std::hint::black_box;
 use std::ops::Range;
 
 /// Most steps of a walk before it moves on to the next column, as in `depthwise_f32`.
 const BAND: usize = 112;
-
-/// Bytes of input walked block by block before the next channels: half of the smallest first-level cache, 32 KiB.
-const GROUP: usize = 16 << 10;
 
 /// Computes a run of channels, or returns `false` where this nest has no path for its window.
 ///
@@ -62,32 +55,15 @@ unsafe fn walk<L: Lanes, const K: usize, const Q: usize, const SV: usize, const 
     run: &Channels<'_>,
     out: &mut [u8],
 ) {
-    let window = run.window;
-    let rows = SV / SH;
-    let steps = window.oh.div_ceil(rows);
-    let channels = run.requant.offset.len();
-    // With several bands a channel is finished before the next one starts: what its last row writes past the plane may be
-    // the start of the next plane's first.
-    let fitting = GROUP / (window.h * window.w).max(1);
-    let group = if steps <= BAND { fitting.max(1) } else { 1 };
-    for first in (0..channels).step_by(group) {
-        for band in (0..steps).step_by(BAND) {
-            for block in 0..window.ow.div_ceil(L::N) {
-                // The last block is moved left to end with the row, so that only a plane narrower than a vector has
-                // idle lanes.
-                let column = (block * L::N).min(window.ow.saturating_sub(L::N));
-                let left = (column * SH) as isize - window.pad[1] as isize;
-                let inside = left >= 0 && left as usize + reach::<L, K, SH>() <= window.w;
-                let part = Part { column, left, first: band, last: steps.min(band + BAND) };
-                let some = first..channels.min(first + group);
-                // SAFETY: the caller's; `inside` says that no vector leaves its row.
-                unsafe {
-                    if inside && rows == 1 {
-                        descend::<L, K, Q, SV, SH, false>(run, out, &part, some);
-                    } else {
-                        descend::<L, K, Q, SV, SH, true>(run, out, &part, some);
-                    }
-                }
+    let reach = reach::<L, K, SH>();
+    let walk = Walk { window: run.window, n: L::N, stride: [SV, SH], q: Q, reach, band: BAND };
+    for (part, channels) in walk.parts(run.requant.offset.len(), size_of::<u8>()) {
+        // SAFETY: the caller's; `edge` says whether a vector leaves its row.
+        unsafe {
+            if part.edge {
+                descend::<L, K, Q, SV, SH, true>(run, out, &walk, &part, channels);
+            } else {
+                descend::<L, K, Q, SV, SH, false>(run, out, &walk, &part, channels);
             }
         }
     }
@@ -96,18 +72,6 @@ unsafe fn walk<L: Lanes, const K: usize, const Q: usize, const SV: usize, const 
 /// Bytes that the groups of a row of taps read, from the first lane's first.
 const fn reach<L: Lanes, const K: usize, const SH: usize>() -> usize {
     (K - 1) / L::TAPS * L::TAPS + L::READ[SH - 1]
-}
-
-/// One column of a band.
-struct Part {
-    /// First output column.
-    column: usize,
-    /// Input column of the first lane of the first tap.
-    left: isize,
-    /// First step.
-    first: usize,
-    /// The step after the last.
-    last: usize,
 }
 
 /// Walks down a column of each of some channels.
@@ -125,6 +89,7 @@ unsafe fn descend<
 >(
     run: &Channels<'_>,
     out: &mut [u8],
+    walk: &Walk<'_>,
     part: &Part,
     channels: Range<usize>,
 ) {
@@ -135,31 +100,11 @@ unsafe fn descend<
     unsafe {
         let masks = masks::<L, K, SV, SH, EDGE>(window, part.left);
         for channel in channels {
-            // Rows whose vectors are loaded whole: their lanes are rows of the plane, and they stay in the slice.
             let start = (channel * run.x_pitch) as isize + part.left;
-            let last = h - rows as isize;
-            let after = run.x.len() as isize - reach::<L, K, SH>() as isize - start;
-            let from = if !EDGE || start >= 0 { 0 } else { (w - 1 - start) / w.max(1) };
-            let to = if !EDGE || last * w <= after { last + 1 } else { (after + w).max(0) / w.max(1) };
-            // Steps all whose rows are, and whose output may be stored whole: near the end of the slice it may not.
             let fits = Place::new(run, channel, window.oh * window.ow).fits::<L>(run, out);
-            let close = if fits { 0 } else { 2 + L::N / (rows * window.ow) };
-            let step = |row: isize| ((row + top) / SV as isize).max(0) as usize;
-            let steps = part.first..part.last + Q - 1;
-            let head = step(from + SV as isize - 1).clamp(steps.start, steps.end);
-            let tail = step(to).min(steps.end.saturating_sub(close)).max(head);
+            let Steps { all, whole, emits } = walk.steps(part, start, run.x.len(), fits);
 
-            let weights = &run.weights[channel * K * K..][..K * K];
-            let mut packed = [0; 49];
-            unroll!(TY < K, {
-                unroll!(GROUP < K.div_ceil(L::TAPS), {
-                    let tap = |i: usize| match GROUP * L::TAPS + i {
-                        tx if i < L::TAPS && tx < K => weights[TY * K + tx],
-                        _ => 0,
-                    };
-                    packed[TY * K.div_ceil(L::TAPS) + GROUP] = L::pack([tap(0), tap(1), tap(2), tap(3)]);
-                });
-            });
+            let packed = pack_kernel::<L, K>(run, channel);
             let column = Column::<L, K> {
                 origin: run.x.as_ptr().wrapping_offset(start - top * w),
                 size: [h, w, top],
@@ -175,32 +120,27 @@ unsafe fn descend<
             };
             let finish = Finish::<L>::new(run, channel, run.residual);
             let mut sums = [column.offset; Q];
-            let mut place = Place::new(run, channel, part.first * rows * window.ow + part.column);
-            let emits = part.first + Q - 1;
-            let lanes = |step: usize| match rows {
-                2 => window.ow * (window.oh - (step + 1 - Q) * 2).min(2),
-                _ => window.ow - part.column,
-            };
-            for step in steps.start..head {
+            let mut place = Place::new(run, channel, all.start * rows * window.ow + part.column);
+            for step in all.start..whole.start {
                 sums = column.advance::<Q, SV, SH, EDGE, false>(sums, step);
                 if step >= emits {
-                    let whole = place.fits::<L>(run, out);
-                    finish.store::<SH>(out, sums[Q - 1], &place, lanes(step), whole);
+                    let fits = place.fits::<L>(run, out);
+                    finish.store::<SH>(out, sums[Q - 1], &place, walk.lanes(part, step), fits);
                     place.skip(rows * window.ow);
                 }
             }
-            for step in head..tail {
+            for step in whole.clone() {
                 sums = column.advance::<Q, SV, SH, EDGE, true>(sums, step);
                 if step >= emits {
                     finish.store::<SH>(out, sums[Q - 1], &place, L::N, true);
                     place.skip(rows * window.ow);
                 }
             }
-            for step in tail..steps.end {
+            for step in whole.end..all.end {
                 sums = column.advance::<Q, SV, SH, EDGE, false>(sums, step);
                 if step >= emits {
-                    let whole = place.fits::<L>(run, out);
-                    finish.store::<SH>(out, sums[Q - 1], &place, lanes(step), whole);
+                    let fits = place.fits::<L>(run, out);
+                    finish.store::<SH>(out, sums[Q - 1], &place, walk.lanes(part, step), fits);
                     place.skip(rows * window.ow);
                 }
             }
