@@ -3,8 +3,9 @@
 #![allow(unsafe_code, reason = "vector loads and stores through the strip's raw pointers")]
 
 use super::avx2::{self, finish_quad};
-use super::{Ahead, Blocks, Run, scale_and_bias, walk, weights};
+use super::{Ahead, Blocks, Run, finish, walk, weights};
 use crate::isa::Avx512;
+use crate::kernels::simd::{Simd, avx512::F32x16};
 use crate::kernels::strip::{Strip, StripKernel, TILE};
 use crate::weight::Tiles;
 use std::arch::x86_64::*;
@@ -94,8 +95,8 @@ unsafe fn wide<const R: usize, const V: usize, const C: usize>(
         if i == rows {
             break;
         }
-        // SAFETY: the row is in the range, and `V` vectors from `j` are in the strip.
-        unsafe { finish(s, r + i, j, sums) };
+        // SAFETY: this function has the features; the row is in the range, and `V` vectors from `j` are in the strip.
+        unsafe { finish(F32x16::assume(), s, r + i, j, sums) };
     }
     if C > 0 {
         let column = |i: usize| if i < C { tail[i] } else { _mm256_setzero_ps() };
@@ -103,39 +104,6 @@ unsafe fn wide<const R: usize, const V: usize, const C: usize>(
         for (r, quad) in (r..s.rows.1).zip(quads) {
             // SAFETY: the row is in the range, and four columns past the last whole vector are in what pads the strip.
             unsafe { finish_quad(s, r, j + V * LANES, quad) };
-        }
-    }
-}
-
-/// Stores `V` vectors of a row.
-///
-/// # Safety
-/// As for [`walk`]; the row is in the range.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512cd,avx2,fma,f16c")]
-unsafe fn finish<const V: usize>(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize, mut y: [__m512; V]) {
-    let at = |v: usize| r * s.out_stride + j + v * LANES;
-    // SAFETY: the caller's: the row is readable and writable to a whole number of vectors, as is the residual, which has
-    // the output's shape.
-    unsafe {
-        if !s.first {
-            y = from_fn(|v| _mm512_add_ps(_mm512_loadu_ps(s.out.add(at(v))), y[v]));
-        }
-        if s.last {
-            let (scale, bias) = scale_and_bias(s, r);
-            y = y.map(|y| _mm512_fmadd_ps(y, _mm512_set1_ps(scale), _mm512_set1_ps(bias)));
-            if !s.residual.is_null() {
-                y = from_fn(|v| _mm512_add_ps(y[v], _mm512_loadu_ps(s.residual.add(at(v)))));
-            }
-            // The second operand is the result where one is a NaN.
-            let [lo, hi] = s.epilogue.clamp.map(|bound| _mm512_set1_ps(bound));
-            y = y.map(|y| _mm512_max_ps(lo, y));
-            if s.epilogue.clamp[1] < f32::INFINITY {
-                y = y.map(|y| _mm512_min_ps(hi, y));
-            }
-        }
-        for (v, y) in y.into_iter().enumerate() {
-            _mm512_storeu_ps(s.out.add(at(v)), y);
         }
     }
 }

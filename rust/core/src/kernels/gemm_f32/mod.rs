@@ -15,6 +15,8 @@
 #![allow(unsafe_code, reason = "the loop nest calls register blocks, which take the strip's raw pointers")]
 
 use super::Impl;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use super::simd::Simd;
 use super::strip::{Strip, StripKernel, TILE};
 use crate::isa::Tier;
 use crate::weight::Tiles;
@@ -177,6 +179,58 @@ fn next_weights(s: &Strip<'_, Tiles<'_, f32>>, r: usize, rows: usize) -> Ahead {
 /// The weights of row `r` for the strip's block of the depth, [`TILE`] apart.
 fn weights(s: &Strip<'_, Tiles<'_, f32>>, r: usize) -> *const f32 {
     s.weight.tile(r / TILE)[s.block.0 * TILE..s.block.1 * TILE].as_ptr().wrapping_add(r % TILE)
+}
+
+/// Stores `V` vectors of a row, from column `j` on.
+///
+/// To be inlined into a register block's function; a closure in it would be compiled without the features of that.
+///
+/// # Safety
+/// As for [`walk`]; the row is in the range.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[inline(always)]
+unsafe fn finish<S: Simd, const V: usize>(
+    simd: S,
+    s: &Strip<'_, Tiles<'_, f32>>,
+    r: usize,
+    j: usize,
+    mut sums: [S::F; V],
+) {
+    let at = r * s.out_stride + j;
+    // SAFETY: the caller's: the row is readable and writable to a whole number of vectors, as is the residual, which has
+    // the output's shape.
+    unsafe {
+        let out = s.out.add(at);
+        if !s.first {
+            for (v, y) in sums.iter_mut().enumerate() {
+                *y = simd.add(simd.load(out.add(v * S::LANES)), *y);
+            }
+        }
+        if s.last {
+            let (scale, bias) = scale_and_bias(s, r);
+            let (scale, bias) = (simd.splat(scale), simd.splat(bias));
+            for y in &mut sums {
+                *y = simd.mul_add(*y, scale, bias);
+            }
+            if !s.residual.is_null() {
+                for (v, y) in sums.iter_mut().enumerate() {
+                    *y = simd.add(*y, simd.load(s.residual.add(at + v * S::LANES)));
+                }
+            }
+            let [lo, hi] = s.epilogue.clamp;
+            for y in &mut sums {
+                *y = simd.max(simd.splat(lo), *y);
+            }
+            if hi < f32::INFINITY {
+                for y in &mut sums {
+                    *y = simd.min(simd.splat(hi), *y);
+                }
+            }
+        }
+        for (v, y) in sums.into_iter().enumerate() {
+            simd.store(out.add(v * S::LANES), y);
+        }
+    }
 }
 
 /// The factor and the addend of row `r`.

@@ -3,8 +3,9 @@
 
 #![allow(unsafe_code, reason = "vector loads and stores through the strip's raw pointers")]
 
-use super::{Ahead, Blocks, Run, scale_and_bias, walk, weights};
+use super::{Ahead, Blocks, Run, finish, walk, weights};
 use crate::isa::Neon;
+use crate::kernels::simd::{Simd, neon::F32x4};
 use crate::kernels::strip::{Strip, StripKernel, TILE};
 use crate::weight::Tiles;
 use std::arch::aarch64::*;
@@ -72,37 +73,7 @@ unsafe fn wide<const V: usize>(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize
         if i == rows {
             break;
         }
-        // SAFETY: the row is in the range, and `V` vectors from `j` are in the strip.
-        unsafe { finish(s, r + i, j, sums) };
-    }
-}
-
-/// Stores `V` vectors of a row.
-///
-/// # Safety
-/// As for [`walk`]; the row is in the range.
-#[inline]
-#[target_feature(enable = "neon")]
-unsafe fn finish<const V: usize>(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize, mut y: [float32x4_t; V]) {
-    let at = |v: usize| r * s.out_stride + j + v * LANES;
-    // SAFETY: the caller's: the row is readable and writable to a whole number of vectors, as is the residual, which has
-    // the output's shape.
-    unsafe {
-        if !s.first {
-            y = from_fn(|v| vaddq_f32(vld1q_f32(s.out.add(at(v))), y[v]));
-        }
-        if s.last {
-            let (scale, bias) = scale_and_bias(s, r);
-            y = y.map(|y| vfmaq_n_f32(vdupq_n_f32(bias), y, scale));
-            if !s.residual.is_null() {
-                y = from_fn(|v| vaddq_f32(y[v], vld1q_f32(s.residual.add(at(v)))));
-            }
-            // `fmax` and `fmin` give a NaN where one operand is.
-            let [lo, hi] = s.epilogue.clamp.map(|bound| vdupq_n_f32(bound));
-            y = y.map(|y| vminq_f32(vmaxq_f32(y, lo), hi));
-        }
-        for (v, y) in y.into_iter().enumerate() {
-            vst1q_f32(s.out.add(at(v)), y);
-        }
+        // SAFETY: this function has the features; the row is in the range, and `V` vectors from `j` are in the strip.
+        unsafe { finish(F32x4::assume(), s, r + i, j, sums) };
     }
 }
