@@ -8,6 +8,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS := torch,demo,bench,dev
 export VIRTUAL_ENV := $(abspath $(VENV))
+# Under `make -j`, cargo would look there for a share of its jobs that only other makes are given.
+unexport MAKEFLAGS
 
 .PHONY: help build demo test test-rust test-python tiny format-check lint fmt docs check arm bench accuracy fuzz wheel clean
 
@@ -40,12 +42,18 @@ test-python: build
 tiny: build ## The ten seconds of tests that pre-commit runs
 	$(BIN)/python -m pytest --quiet tests/test_tiny.py
 
-format-check: $(BIN)/ruff
-	cargo fmt --all --check
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+define check-format
+cargo fmt --all --check
+$(BIN)/ruff format --check .
+$(BIN)/ruff check .
+endef
 
-lint: build format-check ## Formatting, clippy, ruff, mypy, and the stubs against the built module
+format-check: $(BIN)/ruff
+	$(check-format)
+
+# Not by way of the goal above: under `make -j`, two pips would install at a time.
+lint: build ## Formatting, clippy, ruff, mypy, and the stubs against the built module
+	$(check-format)
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	$(BIN)/mypy
 	cd python && ../$(BIN)/python -m mypy.stubtest gossamer._core --mypy-config-file ../pyproject.toml
