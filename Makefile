@@ -11,10 +11,10 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 # Under `make -j`, cargo would look there for a share of its jobs that only other makes are given.
 unexport MAKEFLAGS
 
-.PHONY: help build demo test test-rust test-python tiny format-check lint fmt docs check arm bench accuracy fuzz wheel clean
+.PHONY: help build demo test test-rust test-python tiny format-check lint fmt docs check arm x86 bench accuracy fuzz wheel clean
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(BIN)/maturin:
 	$(PYTHON) -m venv $(VENV)
@@ -70,6 +70,10 @@ check: lint docs test ## What a change must pass, short of `make arm`
 
 arm: build ## Cross-build for aarch64 and test under emulation: Rust and Python on three cores (Debian, root)
 	tests/board/arm/run.sh target/arm $(BIN)/python
+
+X86 ?=
+x86: ## Run the Rust tests on emulated x86 processors: AVX-512, VNNI, AVX-VNNI (Debian 12, root; an hour; X86=FILTER for some)
+	tests/board/x86/run.sh target/x86 $(X86)
 
 BENCH ?=
 bench: build ## Compare with torch and record it in benches/results (BENCH='CASE --threads 1,2' for options), then pytest-benchmark, then kernels with their roofs
