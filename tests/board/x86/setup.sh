@@ -6,7 +6,7 @@ set -euo pipefail
 mkdir -p "$1"
 cd "$1"
 
-packages=(busybox-static isolinux syslinux-common xorriso bochsbios vgabios g++ make xz-utils dpkg-dev)
+packages=(busybox-static isolinux syslinux-common xorriso bochsbios vgabios g++ make xz-utils)
 if ! dpkg -s "${packages[@]}" >/dev/null 2>&1; then
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
@@ -27,9 +27,9 @@ if [[ ! -x bochs ]]; then
   keys=/usr/share/keyrings/debian-archive-keyring.gpg
   echo "deb-src [signed-by=$keys] http://deb.debian.org/debian trixie main" >sources.list
   apt=(apt-get -qq -o Dir::Etc::sourcelist="$PWD/sources.list" -o Dir::Etc::sourceparts=/dev/null
-    -o Dir::State::lists="$PWD/lists" -o Dir::Cache="$PWD/cache")
+    -o Dir::State::lists="$PWD/lists" -o Dir::Cache="$PWD/cache" -o APT::Sandbox::User=root)
   "${apt[@]}" update
-  (cd source && "${apt[@]}" source --download-only bochs && tar --strip-components=1 -xf bochs_*.orig.tar.xz)
+  (cd source && "${apt[@]}" source --tar-only --download-only bochs && tar --strip-components=1 -xf bochs_*.orig.tar.xz)
   (
     cd source
     ./configure --enable-cpu-level=6 --enable-x86-64 --enable-avx --enable-evex --enable-fpu --enable-pci \
