@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 EXTRAS := torch,demo,bench,dev
 export VIRTUAL_ENV := $(abspath $(VENV))
 # Under `make -j`, cargo would look there for a share of its jobs that only other makes are given.
-unexport MAKEFLAGS
+unexport MAKEFLAGS MFLAGS
 
 .PHONY: help build demo test test-rust test-python tiny format-check lint fmt docs check arm x86 bench accuracy fuzz wheel clean
 

@@ -54,8 +54,8 @@ def test_links_lead_somewhere(path):
 
 @pytest.mark.parametrize("path", PAPERS, ids=ids(PAPERS))
 def test_make_commands_exist(path):
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for command in re.findall(r"`make ([a-z-]+)|^make ([a-z-]+)", path.read_text(), re.MULTILINE):
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for command in re.findall(r"`make ([a-z0-9-]+)|^make ([a-z0-9-]+)", path.read_text(), re.MULTILINE):
         assert "".join(command) in targets, f"{path.name} says `make {''.join(command)}`"
 
 
