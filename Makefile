@@ -72,7 +72,7 @@ arm: build ## Cross-build for aarch64 and test under emulation: Rust and Python 
 	tests/board/arm/run.sh target/arm $(BIN)/python
 
 X86 ?=
-x86: ## Run the Rust tests on emulated x86 processors: AVX-512, VNNI, AVX-VNNI (Debian 12, root; an hour; X86=FILTER for some)
+x86: ## Run the Rust tests on emulated x86 processors: AVX-512, VNNI, AVX-VNNI (Debian 12, root; over an hour; X86=FILTER for some)
 	tests/board/x86/run.sh target/x86 $(X86)
 
 BENCH ?=

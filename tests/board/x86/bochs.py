@@ -60,6 +60,9 @@ panic: action=fatal
 error: action=ignore
 """
 
+# Booting takes some ten seconds.
+BOOT_SECONDS = 300
+
 
 def initrd(root, program, arguments):
     """Fills a folder with what boots: busybox, the program, its libraries."""
@@ -98,19 +101,20 @@ def boot_image(directory, work):
 
 
 def follow(serial, emulator):
-    """Prints what the program prints; gives its exit code, or none if the emulator ends before it does."""
-    started, rest = False, ""
+    """Prints what the program prints; gives its exit code, or none if there comes none."""
+    started, rest, booted_by = False, "", time.monotonic() + BOOT_SECONDS
     with open(serial, errors="replace", newline="") as lines:
         while True:
             ended = emulator.poll() is not None
             *whole, rest = (rest + lines.read().replace("\r", "")).split("\n")
             for line in whole:
                 if ends := re.search(r"@@@EXIT (\d+)", line):
+                    print(line[: ends.start()], end="", flush=True)
                     return int(ends[1])
                 if started:
                     print(line, flush=True)
                 started = started or "@@@START" in line
-            if ended:
+            if ended or (not started and time.monotonic() > booted_by):
                 return None
             time.sleep(0.1)
 
@@ -124,20 +128,23 @@ def main():
         iso, serial, log = boot_image(directory, work), work / "serial", work / "log"
         serial.touch()
         (work / "bochsrc").write_text(BOCHS.format(iso=iso, model=model, serial=serial, log=log))
-        emulator = subprocess.Popen(
-            [directory / "bochs", "-q", "-f", work / "bochsrc"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        with open(work / "console", "wb") as console:
+            emulator = subprocess.Popen(
+                [directory / "bochs", "-q", "-f", work / "bochsrc"],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+            )
         try:
             code = follow(serial, emulator)
         finally:
             emulator.kill()
             emulator.wait()
         if code is None:
-            last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-            sys.exit(f"bochs.py: the emulator ended before the program did. The last lines of its log:\n{last}")
+            said = "".join(path.read_text(errors="replace") for path in (log, work / "console") if path.exists())
+            lines = said.splitlines()
+            why = "\n".join([line for line in lines if "PANIC" in line] or lines[-5:])
+            sys.exit(f"bochs.py: the program did not start, or the emulator ended before it did. It says:\n{why}")
     sys.exit(code)
 
 
