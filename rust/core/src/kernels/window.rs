@@ -236,7 +236,7 @@ pub(super) mod tests {
                         add([h, w], [k, k], [stride; 2], [1, 1], any, &mut rng);
                     }
                 }
-                // Windows that see nothing but padding: above, left, below, right.
+                // Windows that see nothing but padding: above, below, on the left, on the right.
                 for padding in
                     [[[2 * k, 0], [0, 0]], [[0, 2 * k], [0, 0]], [[0, 0], [2 * k, 0]], [[0, 0], [0, 2 * k]]]
                 {

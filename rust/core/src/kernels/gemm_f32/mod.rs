@@ -186,7 +186,7 @@ fn weights(s: &Strip<'_, Tiles<'_, f32>>, r: usize) -> *const f32 {
 /// To be inlined into a register block's function; a closure in it would be compiled without the features of that.
 ///
 /// # Safety
-/// As for [`walk`]; the row is in the range.
+/// As for [`walk`]; the row is in the range, and `V` vectors from `j` are in the strip.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[inline(always)]
 unsafe fn finish<S: Simd, const V: usize>(
@@ -217,6 +217,7 @@ unsafe fn finish<S: Simd, const V: usize>(
                     *y = simd.add(*y, simd.load(s.residual.add(at + v * S::LANES)));
                 }
             }
+            // A NaN, as the second operand, stays one.
             let [lo, hi] = s.epilogue.clamp;
             for y in &mut sums {
                 *y = simd.max(simd.splat(lo), *y);
