@@ -3,8 +3,9 @@
 //!
 //! `vpdpbusd` adds four products of a uint8 and an int8 to an i32, without saturation. A pass computes some rows of a tile
 //! over all the strip's columns, as many as keep 16 to 24 sums in registers: enough to cover the instruction's latency
-//! on two ports, while each of the pass's panel registers serves every row and each broadcast every column. The 49 columns
-//! of a 7 × 7 map fill 77 % of four registers; with rows in the lanes none is idle.
+//! on two ports, while each of the pass's panel registers serves every row and each broadcast every column. Where the depth
+//! ends, sums become bytes without leaving the registers. The 49 columns of a 7 × 7 map fill 77 % of four registers; with
+//! rows in the lanes none is idle.
 
 #![allow(unsafe_code, reason = "vector loads and stores through pointers")]
 
@@ -13,11 +14,11 @@ use std::arch::x86_64::*;
 use super::Tiles;
 use crate::isa::Avx512Vnni;
 use crate::kernels::pack::{beside, gather};
-use crate::kernels::relayout::avx512::transpose;
-use crate::kernels::strip_i8::avx512::store_sums;
+use crate::kernels::strip_i8::avx512::{Pixels, store_bytes, store_pixels, store_sums};
 use crate::kernels::strip_i8::{
-    BLOCK_QUADS, Block, Gathers, LANES, NR, StripI8, Sums, dense, interleave, word,
+    BLOCK_QUADS, Block, Gathers, LANES, NR, Output, StripI8, Sums, dense, interleave, word,
 };
+use crate::kernels::unroll::unroll;
 use crate::weight::{QUAD, TILE, TilesI8};
 
 pub(super) fn get() -> Option<Tiles> {
@@ -39,42 +40,54 @@ unsafe fn run(s: &StripI8<'_, TilesI8<'_>>) {
     }
     // SAFETY: the caller's; a block has the rows and columns that its passes name.
     unsafe {
-        let store = |r0: usize, sums: &[[i32; NR]]| store_sums(s, r0, sums);
         match s.vectors() {
-            1 => dense(s, |block, sums| pass::<16, 1>(&block, 0, sums), store),
-            2 => {
-                let add = |block: Block<'_>, sums: &mut Sums| {
-                    pass::<8, 2>(&block, 0, sums);
-                    pass::<8, 2>(&block, 8, sums);
-                };
-                dense(s, add, store);
-            }
-            3 => {
-                let add = |block: Block<'_>, sums: &mut Sums| {
-                    pass::<8, 3>(&block, 0, sums);
-                    pass::<8, 3>(&block, 8, sums);
-                };
-                dense(s, add, store);
-            }
-            _ => {
-                let add = |block: Block<'_>, sums: &mut Sums| {
-                    pass::<6, 4>(&block, 0, sums);
-                    pass::<5, 4>(&block, 6, sums);
-                    pass::<5, 4>(&block, 11, sums);
-                };
-                dense(s, add, store);
-            }
+            1 => walk(s, |block, sums| pass::<16, 1>(s, &block, 0, sums)),
+            2 => walk(s, |block, sums| {
+                pass::<8, 2>(s, &block, 0, sums);
+                pass::<8, 2>(s, &block, 8, sums);
+            }),
+            3 => walk(s, |block, sums| {
+                pass::<8, 3>(s, &block, 0, sums);
+                pass::<8, 3>(s, &block, 8, sums);
+            }),
+            _ => walk(s, |block, sums| {
+                pass::<6, 4>(s, &block, 0, sums);
+                pass::<5, 4>(s, &block, 6, sums);
+                pass::<5, 4>(s, &block, 11, sums);
+            }),
         }
     }
 }
 
-/// Adds a block's rows `r0..r0 + R` over `V` registers of columns; nothing where no such row exists.
+/// The loop nest; passes have stored sums that became bytes.
 ///
 /// # Safety
-/// The panel has the columns.
+/// As [`dense`].
+#[inline(always)]
+unsafe fn walk(s: &StripI8<'_, TilesI8<'_>>, add: impl FnMut(Block<'_>, &mut Sums)) {
+    let store = |r0: usize, sums: &[[i32; NR]]| {
+        if let Output::F32 { .. } = s.requant.output {
+            // SAFETY: the caller's.
+            unsafe { store_sums(s, r0, sums) };
+        }
+    };
+    // SAFETY: the caller's.
+    unsafe { dense(s, add, store) };
+}
+
+/// Adds a block's rows `r0..r0 + R` over `V` registers of columns, and stores them where they are then finished bytes;
+/// nothing where no such row exists.
+///
+/// # Safety
+/// The strip is one of `StripI8Kernel`'s, the block one of its blocks, and the panel has the columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 #[inline(never)]
-unsafe fn pass<const R: usize, const V: usize>(block: &Block<'_>, r0: usize, sums: &mut Sums) {
+unsafe fn pass<const R: usize, const V: usize>(
+    s: &StripI8<'_, TilesI8<'_>>,
+    block: &Block<'_>,
+    r0: usize,
+    sums: &mut Sums,
+) {
     if r0 >= block.rows {
         return;
     }
@@ -104,6 +117,20 @@ unsafe fn pass<const R: usize, const V: usize>(block: &Block<'_>, r0: usize, sum
         }
         panel = panel.wrapping_add(block.stride * QUAD);
     }
+    if let (Some(first), Output::U8 { .. }) = (block.finishes, s.requant.output) {
+        unroll!(FOUR < R.div_ceil(4), {
+            unroll!(I < 4, {
+                let r = FOUR * 4 + I;
+                if r < R && r0 + r < block.rows {
+                    let mut sums = [_mm512_setzero_si512(); NR / LANES];
+                    sums[..V].copy_from_slice(&acc[r]);
+                    // SAFETY: the strip has the row.
+                    unsafe { store_bytes::<true, _>(s, first + r0 + r, sums) };
+                }
+            });
+        });
+        return;
+    }
     for (acc, row) in acc.iter().zip(rows.iter_mut()) {
         for (v, &acc) in acc.iter().enumerate() {
             // SAFETY: as they were loaded.
@@ -118,9 +145,6 @@ const IDLE: usize = 7;
 
 /// What transposing a register's sixteen columns of sums costs, in groups of four depths of a column.
 const TRANSPOSING: usize = 128;
-
-/// Sums with columns apart and rows in the lanes.
-type Columns = [[i32; TILE]; NR];
 
 /// Computes a strip with rows in the lanes, two tiles at a time: a broadcast column serves both.
 ///
@@ -149,34 +173,31 @@ const MOST: usize = 12;
 /// As [`run`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn by_columns_of<const C: usize>(s: &StripI8<'_, TilesI8<'_>>) {
-    let (mut apart, mut sums): ([Columns; 2], _) = ([[[0; TILE]; NR]; 2], Sums([[0; NR]; TILE]));
+    let mut sums = [Pixels::ZERO; 2];
+    let quads = s.weight.quads();
+    let tile = |i: usize| s.weight.tile(i).as_chunks().0.as_chunks().0;
     for r0 in s.rows().step_by(2 * TILE) {
         // An odd last tile is taken twice, and stored once.
         let tiles = [r0, if r0 + TILE < s.rows.1 { r0 + TILE } else { r0 }];
-        let weights = tiles.map(|r0| s.weight.tile(r0 / TILE).as_chunks().0.as_chunks().0);
-        for (tile, apart) in tiles.into_iter().zip(&mut apart) {
-            let mut start = [0; TILE];
-            let rows = s.tile_rows(tile);
-            start[..rows].copy_from_slice(&s.requant.offset[tile..][..rows]);
-            apart[..s.n.div_ceil(C) * C].fill(start);
+        let weights = tiles.map(|r0| tile(r0 / TILE));
+        for sums in &mut sums {
+            sums.0[..s.n.div_ceil(C) * C].fill([0; TILE]);
         }
-        for q in (0..s.weight.quads()).step_by(BLOCK_QUADS) {
-            let block = weights.map(|tile: &[[[i8; QUAD]; TILE]]| &tile[q..tile.len().min(q + BLOCK_QUADS)]);
-            for j0 in (0..s.n).step_by(C) {
+        for q in (0..quads).step_by(BLOCK_QUADS) {
+            let block = weights.map(|tile: &[[[i8; QUAD]; TILE]]| &tile[q..quads.min(q + BLOCK_QUADS)]);
+            // Weights are read once. The first two passes ask for those of the next block, or of the next two tiles.
+            let next = if q + BLOCK_QUADS < quads { BLOCK_QUADS } else { 2 * quads - q };
+            for (i, j0) in (0..s.n).step_by(C).enumerate() {
+                let ahead = block[i % 2].as_ptr().wrapping_add(if i < 2 { next } else { 0 });
                 let panel = s.panel.wrapping_add((q * s.panel_stride + j0) * QUAD);
                 // SAFETY: a panel has columns up to the next multiple of `LANES`, which passes do not exceed, in each group.
-                unsafe { columns::<C>(block, (panel, s.panel_stride), j0, &mut apart) };
+                unsafe { columns::<C>(block, (panel, s.panel_stride), ahead, j0, &mut sums) };
             }
         }
         let tiles = if tiles[0] == tiles[1] { &tiles[..1] } else { &tiles };
-        for (&tile, apart) in tiles.iter().zip(&apart) {
-            for v in 0..s.vectors() {
-                let to = sums.0.as_flattened_mut()[v * LANES..].as_mut_ptr();
-                // SAFETY: sixteen columns of sixteen rows, and as many of rows of `NR` columns.
-                unsafe { transpose(apart[v * LANES..].as_ptr().cast(), TILE, to.cast(), NR) };
-            }
+        for (&tile, sums) in tiles.iter().zip(&sums) {
             // SAFETY: the caller's.
-            unsafe { store_sums(s, tile, &sums.0[..s.tile_rows(tile)]) };
+            unsafe { store_pixels(s, tile, sums) };
         }
     }
 }
@@ -189,17 +210,20 @@ unsafe fn by_columns_of<const C: usize>(s: &StripI8<'_, TilesI8<'_>>) {
 unsafe fn columns<const C: usize>(
     weights: [&[[[i8; QUAD]; TILE]]; 2],
     (mut panel, stride): (*const u8, usize),
+    mut ahead: *const [[i8; QUAD]; TILE],
     j0: usize,
-    sums: &mut [Columns; 2],
+    sums: &mut [Pixels; 2],
 ) {
     let [a, b] = sums
         .each_mut()
-        .map(|sums| -> &mut [_; C] { sums[j0..].first_chunk_mut().expect("a pass stays within a strip") });
+        .map(|sums| -> &mut [_; C] { sums.0[j0..].first_chunk_mut().expect("a pass stays within a strip") });
     // SAFETY: sixteen sums, and a group of a tile, are a register.
     let load = |from: *const i32| unsafe { _mm512_loadu_si512(from.cast()) };
     let mut acc: [[_; 2]; C] = std::array::from_fn(|c| [load(a[c].as_ptr()), load(b[c].as_ptr())]);
     for (first, second) in weights[0].iter().zip(weights[1]) {
         let w = [load(first.as_ptr().cast()), load(second.as_ptr().cast())];
+        _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+        ahead = ahead.wrapping_add(1);
         for (c, acc) in acc.iter_mut().enumerate() {
             // SAFETY: the panel has the column.
             let x = _mm512_set1_epi32(unsafe { panel.add(c * QUAD).cast::<i32>().read_unaligned() });

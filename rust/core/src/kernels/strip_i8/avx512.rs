@@ -145,16 +145,17 @@ impl Pixels {
     pub(in crate::kernels) const ZERO: Pixels = Pixels([[0; TILE]; NR]);
 }
 
-/// Stores the sums of the tile of rows from `r0` as bytes, of no more columns than the strip has.
+/// Stores the sums of the tile of rows from `r0`, and bytes of no more columns than the strip has.
 ///
 /// # Safety
-/// As [`store_rows`], but that columns end where the strip does; the output is uint8.
+/// As [`store_rows`], but that columns of bytes end where the strip does.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 #[inline]
 pub(in crate::kernels) unsafe fn store_pixels<W>(s: &StripI8<'_, W>, r0: usize, sums: &Pixels) {
     let rows = s.tile_rows(r0);
-    if s.requant.residual.is_some() {
-        // A residual lies as the output does: sums are turned first.
+    let Requant { offset, scale, bias, residual, output } = s.requant;
+    let (None, Output::U8 { zero_point, lo, hi }) = (residual, output) else {
+        // A residual lies as the output does, and floats are a row of registers: sums are turned first.
         let mut turned = Sums([[0; NR]; TILE]);
         for v in 0..s.vectors() {
             let to = turned.0.as_flattened_mut()[v * LANES..].as_mut_ptr();
@@ -163,9 +164,7 @@ pub(in crate::kernels) unsafe fn store_pixels<W>(s: &StripI8<'_, W>, r0: usize, 
         }
         // SAFETY: the caller's.
         return unsafe { store_products(s, r0, &mut turned.0[..rows]) };
-    }
-    let Requant { offset, scale, bias, output, .. } = s.requant;
-    let Output::U8 { zero_point, lo, hi } = output else { unreachable!("the output is uint8") };
+    };
     let lanes = u16::MAX >> (TILE - rows);
     let (offset, scale, bias) = (&offset[r0..][..rows], &scale[r0..][..rows], &bias[r0..][..rows]);
     // SAFETY: the mask keeps to the rows that the slices have.

@@ -279,6 +279,8 @@ pub(super) struct Block<'a> {
     pub(super) rows: usize,
     /// What the sums of each row start from, where this is the first block of the depth: they are then overwritten.
     pub(super) start: Option<[i32; TILE]>,
+    /// The tile's first row, where this is the last block of the depth: the sums are then finished.
+    pub(super) finishes: Option<usize>,
 }
 
 /// What makes a signed byte, `x - 128`, of a uint8 `x` when xored to it.
@@ -344,7 +346,8 @@ pub(super) unsafe fn blocks<W>(
             // SAFETY: the panel has as many groups as the weight.
             let panel = unsafe { s.panel.add(q0 * stride * QUAD) };
             let place = Place { tile: r0 / TILE, quads: q0..quads.min(q0 + BLOCK_QUADS) };
-            add(place, Block { weights: &[], panel, stride, rows, start: start.take() }, &mut sums);
+            let finishes = (q0 + BLOCK_QUADS >= quads).then_some(r0);
+            add(place, Block { weights: &[], panel, stride, rows, start: start.take(), finishes }, &mut sums);
         }
         store(r0, &sums.0[..rows]);
     }
