@@ -38,22 +38,37 @@ unsafe fn run(s: &StripI8<'_, TilesI8<'_>>) {
         // SAFETY: the caller's.
         return unsafe { by_columns(s) };
     }
+    // SAFETY: the caller's.
+    unsafe {
+        if s.weight.quads() * s.rows().len() * QUAD > NEAR { by_rows::<true>(s) } else { by_rows::<false>(s) }
+    }
+}
+
+/// Bytes of weights that are still in a near cache when the next strip reads them.
+const NEAR: usize = 256 << 10;
+
+/// Computes a strip with columns in the lanes. Weights that lie `FAR` are asked for a block ahead.
+///
+/// # Safety
+/// As [`run`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn by_rows<const FAR: bool>(s: &StripI8<'_, TilesI8<'_>>) {
     // SAFETY: the caller's; a block has the rows and columns that its passes name.
     unsafe {
         match s.vectors() {
-            1 => walk(s, |block, sums| pass::<16, 1>(s, &block, 0, sums)),
+            1 => walk(s, |block, sums| pass::<16, 1, FAR>(s, &block, 0, sums)),
             2 => walk(s, |block, sums| {
-                pass::<8, 2>(s, &block, 0, sums);
-                pass::<8, 2>(s, &block, 8, sums);
+                pass::<8, 2, FAR>(s, &block, 0, sums);
+                pass::<8, 2, FAR>(s, &block, 8, sums);
             }),
             3 => walk(s, |block, sums| {
-                pass::<8, 3>(s, &block, 0, sums);
-                pass::<8, 3>(s, &block, 8, sums);
+                pass::<8, 3, FAR>(s, &block, 0, sums);
+                pass::<8, 3, FAR>(s, &block, 8, sums);
             }),
             _ => walk(s, |block, sums| {
-                pass::<6, 4>(s, &block, 0, sums);
-                pass::<5, 4>(s, &block, 6, sums);
-                pass::<5, 4>(s, &block, 11, sums);
+                pass::<6, 4, FAR>(s, &block, 0, sums);
+                pass::<5, 4, FAR>(s, &block, 6, sums);
+                pass::<5, 4, FAR>(s, &block, 11, sums);
             }),
         }
     }
@@ -82,7 +97,7 @@ unsafe fn walk(s: &StripI8<'_, TilesI8<'_>>, add: impl FnMut(Block<'_>, &mut Sum
 /// The strip is one of `StripI8Kernel`'s, the block one of its blocks, and the panel has the columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 #[inline(never)]
-unsafe fn pass<const R: usize, const V: usize>(
+unsafe fn pass<const R: usize, const V: usize, const FAR: bool>(
     s: &StripI8<'_, TilesI8<'_>>,
     block: &Block<'_>,
     r0: usize,
@@ -105,6 +120,10 @@ unsafe fn pass<const R: usize, const V: usize>(
     }
     let mut panel = block.panel;
     for quad in block.weights {
+        if FAR {
+            // Blocks lie in the order of their turns.
+            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(quad).wrapping_add(BLOCK_QUADS).cast());
+        }
         // SAFETY: the panel has V registers of columns for each of its quads.
         let x: [_; V] =
             std::array::from_fn(|v| unsafe { _mm512_loadu_si512(panel.add(v * LANES * QUAD).cast()) });
