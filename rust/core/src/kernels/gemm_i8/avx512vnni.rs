@@ -45,7 +45,7 @@ unsafe fn run(s: &StripI8<'_, TilesI8<'_>>) {
 }
 
 /// Bytes of weights that are still in a near cache when the next strip reads them.
-const NEAR: usize = 256 << 10;
+const NEAR: usize = 128 << 10;
 
 /// Computes a strip with columns in the lanes. Weights that lie `FAR` are asked for a block ahead.
 ///
