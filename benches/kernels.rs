@@ -557,7 +557,10 @@ fn spmm_i8(kernel: spmm_i8::Kernel) -> Vec<Case> {
         let (weight, finish) = (sparse((m, k), int8), Finish::new(m, k / 10));
         let read = weight.bytes() + k * if gathered { NR } else { plane };
         let macs = weight.nnz() * plane;
-        let paired = spmm_i8::Paired::new(&weight.rows());
+        let quads = match kernel {
+            spmm_i8::Kernel::Quads(_, made) => Some(made(&weight.rows())),
+            spmm_i8::Kernel::Rows(_) => None,
+        };
         let x = Buffer::filled(k * pitch, byte);
         let mut out = Buffer::<u8>::new(m * out_stride);
         let call = move || {
@@ -579,7 +582,9 @@ fn spmm_i8(kernel: spmm_i8::Kernel) -> Vec<Case> {
                 unsafe {
                     match kernel {
                         spmm_i8::Kernel::Rows(run) => run(&strip.with(rows)),
-                        spmm_i8::Kernel::Paired(run) => run(&strip.with(&paired)),
+                        spmm_i8::Kernel::Quads(run, _) => {
+                            run(&strip.with(quads.as_ref().expect("made above")))
+                        }
                     }
                 }
             }

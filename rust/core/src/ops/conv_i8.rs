@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::isa::Tier;
 use crate::kernels::gemm_i8::{Blocks, Fitted};
 use crate::kernels::pack::{self, Beside, Fill, Gather, LANES_U8, RunBeside, RunGather, Taps};
-use crate::kernels::spmm_i8::{Paired, cost};
+use crate::kernels::spmm_i8::{Quads, cost};
 use crate::kernels::strip_i8::{DEPTH, LANES, NR, Pack, StripI8, StripI8Kernel};
 use crate::kernels::window::Window2;
 use crate::kernels::{depthwise_i8, gemm_i8, pick, spmm_i8};
@@ -148,7 +148,7 @@ impl ConvI8 {
         // It is at its best with NR columns, where the gap after the planes has room for them.
         let fills_gap =
             pack.is_none() && size == 1 && to.pitch.is_multiple_of(NR) && residual_pitch.is_multiple_of(NR);
-        let values = if let Form::Sparse(..) | Form::Paired(..) | Form::Fours(..) = form {
+        let values = if let Form::Sparse(..) | Form::Quads(..) | Form::Fours(..) = form {
             stored.nnz()
         } else {
             stored.m() * stored.k()
@@ -263,7 +263,7 @@ impl ConvI8 {
                         Form::Blocks(_, kernel, blocks, _) => (kernel.run)(&call.with(&blocks[group])),
                         Form::Fours(_, kernel, matrix) => (kernel.run)(&whole().with(matrix.fours())),
                         Form::Sparse(_, kernel, matrix) => kernel(&whole().with(matrix.rows())),
-                        Form::Paired(_, kernel, _, paired) => kernel(&whole().with(paired)),
+                        Form::Quads(_, kernel, _, quads) => kernel(&whole().with(quads)),
                     }
                 }
             });
@@ -304,7 +304,7 @@ enum Form {
     Blocks(Tier, gemm_i8::ByBlocks, Arc<Vec<Blocks>>, Order),
     Fours(Tier, StripI8Kernel<spmm_i8::fours::Run>, Arc<Matrix>),
     Sparse(Tier, spmm_i8::ByRows, Arc<Matrix>),
-    Paired(Tier, spmm_i8::ByPairs, Arc<Matrix>, Arc<Paired>),
+    Quads(Tier, spmm_i8::ByQuads, Arc<Matrix>, Arc<Quads>),
 }
 
 /// The order of a dense weight's columns.
@@ -337,13 +337,13 @@ impl Form {
             let (tier, kernel) = pick(spmm_i8::TABLE, tier);
             return Ok(match kernel {
                 spmm_i8::Kernel::Rows(kernel) => Form::Sparse(tier, kernel, Arc::clone(stored)),
-                spmm_i8::Kernel::Paired(kernel) => {
-                    let paired = stored.form("spmm_i8", |matrix| {
-                        let paired = Paired::new(&matrix.rows());
-                        let bytes = paired.bytes();
-                        Ok((paired, bytes))
+                spmm_i8::Kernel::Quads(kernel, made) => {
+                    let quads = stored.form("spmm_i8", |matrix| {
+                        let quads = made(&matrix.rows());
+                        let bytes = quads.bytes();
+                        Ok((quads, bytes))
                     })?;
-                    Form::Paired(tier, kernel, Arc::clone(stored), paired)
+                    Form::Quads(tier, kernel, Arc::clone(stored), quads)
                 }
             });
         }
@@ -395,7 +395,7 @@ impl Form {
             Form::Fitted(_, kernel, ..) => Some(kernel.pack),
             Form::Blocks(_, kernel, ..) => Some(kernel.pack),
             Form::Fours(_, kernel, _) => Some(kernel.pack),
-            Form::Sparse(..) | Form::Paired(..) => None,
+            Form::Sparse(..) | Form::Quads(..) => None,
         }
     }
 
@@ -405,7 +405,7 @@ impl Form {
             Form::Fitted(_, kernel, _, order) => (kernel.gathers, *order),
             Form::Blocks(_, kernel, _, order) => (kernel.gathers, *order),
             Form::Fours(_, kernel, _) => (kernel.gathers, Order::Stored),
-            Form::Sparse(..) | Form::Paired(..) => (None, Order::Stored),
+            Form::Sparse(..) | Form::Quads(..) => (None, Order::Stored),
         };
         match (gathers, order) {
             (None, _) => Gathering::Rows,
@@ -420,7 +420,7 @@ impl Form {
             Form::Tiles(_, _, matrix, _)
             | Form::Fours(_, _, matrix)
             | Form::Sparse(_, _, matrix)
-            | Form::Paired(_, _, matrix, _) => matrix.k(),
+            | Form::Quads(_, _, matrix, _) => matrix.k(),
             Form::Fitted(_, _, fitted, _) => fitted.first().map_or(0, Fitted::k),
             Form::Blocks(_, _, blocks, _) => blocks.first().map_or(0, Blocks::k),
         }
@@ -431,7 +431,7 @@ impl Form {
             Form::Tiles(_, _, matrix, _) | Form::Fours(_, _, matrix) | Form::Sparse(_, _, matrix) => {
                 matrix.bytes()
             }
-            Form::Paired(_, _, _, paired) => paired.bytes(),
+            Form::Quads(_, _, _, quads) => quads.bytes(),
             Form::Fitted(_, _, fitted, _) => fitted.iter().map(Fitted::bytes).sum(),
             Form::Blocks(_, _, blocks, _) => blocks.iter().map(Blocks::bytes).sum(),
         }
@@ -443,7 +443,7 @@ impl Form {
                 format!("gemm_i8/{tier}")
             }
             Form::Fours(tier, ..) => format!("spmm_i8 1x4/{tier}"),
-            Form::Sparse(tier, ..) | Form::Paired(tier, ..) => format!("spmm_i8/{tier}"),
+            Form::Sparse(tier, ..) | Form::Quads(tier, ..) => format!("spmm_i8/{tier}"),
         }
     }
 }

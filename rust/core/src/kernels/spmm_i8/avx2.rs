@@ -5,9 +5,8 @@
 
 use std::arch::x86_64::*;
 
-use super::paired::{Four, Paired};
-use super::quads::in_order;
-use super::{ByPairs, Place, places};
+use super::quads::Quad;
+use super::{ByQuads, Kernel, Place, Quads, places};
 use crate::isa::Avx2;
 use crate::kernels::strip_i8::avx2::store_sums;
 use crate::kernels::strip_i8::{StripI8, Sums, word};
@@ -17,12 +16,12 @@ const COLUMNS: usize = 32;
 /// Sums of a register.
 const WIDTH: usize = 8;
 
-pub(super) fn get() -> Option<ByPairs> {
-    Avx2::detect().map(|_| run as ByPairs)
+pub(super) fn get() -> Option<Kernel> {
+    Avx2::detect().map(|_| Kernel::Quads(run as ByQuads, Quads::in_pairs))
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn run(s: &StripI8<'_, &Paired>) {
+unsafe fn run(s: &StripI8<'_, &Quads>) {
     let block = (s.weight.blocks(), s.weight.block() * s.panel_stride);
     // SAFETY: the caller's; sums are stored where they were, and once the tile's are complete, as the strip's rows.
     unsafe {
@@ -40,7 +39,7 @@ unsafe fn run(s: &StripI8<'_, &Paired>) {
     }
 }
 
-/// Adds the fours of a tile of rows over `H` times [`COLUMNS`]. Sums lie as unpacking leaves them until the last block's.
+/// Adds the fours of a tile of rows over `H` times [`COLUMNS`]. Sums lie as unpacking within 128-bit lanes leaves them until the last block's.
 ///
 /// # Safety
 /// The panel has the indices of all fours, and the columns.
@@ -50,7 +49,7 @@ unsafe fn add<const H: usize>(
     place: &Place<'_>,
     stride: usize,
     counts: &[u8],
-    mut fours: &[Four],
+    mut fours: &[Quad],
     sums: &mut Sums,
 ) {
     let one = _mm256_set1_epi16(1);
@@ -104,4 +103,16 @@ unsafe fn add<const H: usize>(
             }
         }
     }
+}
+
+/// Puts the sums of 32 columns in order.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn in_order([a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
+    [
+        _mm256_permute2x128_si256::<0x20>(a, b),
+        _mm256_permute2x128_si256::<0x20>(c, d),
+        _mm256_permute2x128_si256::<0x31>(a, b),
+        _mm256_permute2x128_si256::<0x31>(c, d),
+    ]
 }

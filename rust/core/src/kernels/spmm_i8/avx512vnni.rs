@@ -1,36 +1,44 @@
 //! AVX-512 VNNI: four non-zeros interleaved, sixteen columns an instruction.
+//!
+//! The four rows of the panel that four non-zeros name are interleaved in registers, which makes of them what a dense
+//! panel would have held: four depths of a column side by side. Unpacking works within 128-bit lanes, so lane `l` of
+//! sum `i` holds columns `16 l + 4 i ..`; sums stay in that order until the last block's are stored.
 
 #![allow(unsafe_code, reason = "vector loads and stores through pointers")]
 
 use std::arch::x86_64::*;
 
-use super::quads::{in_order, quad_part};
-use super::{ByRows, Part, parts};
+use super::avx2::in_order;
+use super::quads::Quad;
+use super::{ByQuads, Kernel, Place, Quads, places};
 use crate::isa::Avx512Vnni;
 use crate::kernels::strip_i8::avx512::{is_whole, store_bytes};
 use crate::kernels::strip_i8::{NR, StripI8, Sums, store_rows, word};
-use crate::weight::SparseRows;
 
-pub(super) fn get() -> Option<ByRows> {
-    Avx512Vnni::detect().map(|_| run as ByRows)
+pub(super) fn get() -> Option<Kernel> {
+    Avx512Vnni::detect().map(|_| Kernel::Quads(run as ByQuads, Quads::in_turn))
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn run(s: &StripI8<'_, SparseRows<'_, i8>>) {
+unsafe fn run(s: &StripI8<'_, &Quads>) {
+    let (block, stride) = ((s.weight.blocks(), s.weight.block() * s.panel_stride), s.panel_stride);
+    let part = |place: &Place<'_>| s.weight.rows(place.block, place.rows.clone());
     // SAFETY: the caller's; sums are stored where they were, and once the tile's are complete, as the strip's rows.
     unsafe {
-        let store = |part: &Part<'_, i8>, sums: &Sums| {
-            if part.last {
-                store_rows(s, part.r0, &sums.0[..part.counts.len()]);
+        let store = |place: &Place<'_>, sums: &Sums| {
+            if place.last {
+                store_rows(s, place.rows.start, &sums.0[..place.rows.len()]);
             }
         };
         if is_whole(s) {
-            parts(s, |part, sums| {
-                whole(part, 0, sums, |r, sums, _| store_bytes::<false, _>(s, part.r0 + r, sums));
+            places(s, block, |place, sums| {
+                whole(place, stride, part(place), sums, |r, sums, _| {
+                    store_bytes::<false, _>(s, place.rows.start + r, sums);
+                });
             });
         } else if s.n > NR / 2 {
-            parts(s, |part, sums| {
-                whole(part, 0, sums, |_, sums, at| {
+            places(s, block, |place, sums| {
+                whole(place, stride, part(place), sums, |_, sums, at| {
                     for (i, sums) in sums.into_iter().enumerate() {
                         let lanes: [[i32; 4]; 4] = std::mem::transmute(sums);
                         for (l, lane) in lanes.into_iter().enumerate() {
@@ -38,27 +46,84 @@ unsafe fn run(s: &StripI8<'_, SparseRows<'_, i8>>) {
                         }
                     }
                 });
-                store(part, sums);
+                store(place, sums);
             });
         } else {
-            parts(s, |part, sums| {
-                half(part, 0, sums, |_, sums, at| at.cast::<[__m256i; 4]>().write(in_order(sums)));
-                store(part, sums);
+            places(s, block, |place, sums| {
+                half(place, stride, part(place), sums, |_, sums, at| {
+                    at.cast::<[__m256i; 4]>().write(in_order(sums));
+                });
+                store(place, sums);
             });
         }
     }
 }
 
-quad_part!(
-    whole, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi", vector: __m512i,
-    _mm512_loadu_si512, _mm512_load_si512, _mm512_store_si512, _mm512_set1_epi32,
-    _mm512_unpacklo_epi8, _mm512_unpackhi_epi8, _mm512_unpacklo_epi16, _mm512_unpackhi_epi16,
-    weights: |w| _mm512_set1_epi32(w), dot: _mm512_dpbusd_epi32
+/// Defines `$name(place, stride, (counts, quads), sums, finish)`: adds the fours of a tile of rows over the columns, a byte
+/// each, that a register holds. `sums` is where earlier blocks left their sums and where these are left, except those of the
+/// last block, which go to `finish(row, sums, at)`, `row` being of the tile and `at` the place in `sums`.
+macro_rules! add {
+    (
+        $name:ident, vector: $vector:ident, $load:ident, $load_sums:ident, $store_sums:ident, $splat:ident,
+        $low8:ident, $high8:ident, $low16:ident, $high16:ident, $dot:ident
+    ) => {
+        /// # Safety
+        /// The panel has the indices of all fours, and the columns.
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+        #[inline(never)]
+        unsafe fn $name(
+            place: &Place<'_>,
+            stride: usize,
+            (counts, mut quads): (&[u8], &[Quad]),
+            sums: &mut Sums,
+            finish: impl Fn(usize, [$vector; 4], *mut i32),
+        ) {
+            /// Sums of a register.
+            const WIDTH: usize = size_of::<$vector>() / size_of::<i32>();
+            const { assert!(4 * WIDTH <= NR) };
+            for (r, (&count, sums)) in counts.iter().zip(&mut sums.0).enumerate() {
+                let sums = sums.as_mut_ptr();
+                let mut acc: [$vector; 4] = match place.start {
+                    Some(start) => [$splat(start[r]); 4],
+                    // SAFETY: four registers of sums lie there.
+                    None => std::array::from_fn(|i| unsafe { $load_sums(sums.add(i * WIDTH).cast()) }),
+                };
+                let (row, below) = quads.split_at(count.into());
+                quads = below;
+                for quad in row {
+                    let x = quad.indices.map(|index| {
+                        // SAFETY: the caller's.
+                        unsafe { $load(place.panel.add(usize::from(index) * stride).cast()) }
+                    });
+                    let w = $splat(word(quad.values));
+                    let (a, b) = ($low8(x[0], x[1]), $high8(x[0], x[1]));
+                    let (c, d) = ($low8(x[2], x[3]), $high8(x[2], x[3]));
+                    acc = [
+                        $dot(acc[0], $low16(a, c), w),
+                        $dot(acc[1], $high16(a, c), w),
+                        $dot(acc[2], $low16(b, d), w),
+                        $dot(acc[3], $high16(b, d), w),
+                    ];
+                }
+                if place.last {
+                    finish(r, acc, sums);
+                } else {
+                    for (i, &acc) in acc.iter().enumerate() {
+                        // SAFETY: as they were loaded.
+                        unsafe { $store_sums(sums.add(i * WIDTH).cast(), acc) };
+                    }
+                }
+            }
+        }
+    };
+}
+
+add!(
+    whole, vector: __m512i, _mm512_loadu_si512, _mm512_load_si512, _mm512_store_si512, _mm512_set1_epi32,
+    _mm512_unpacklo_epi8, _mm512_unpackhi_epi8, _mm512_unpacklo_epi16, _mm512_unpackhi_epi16, _mm512_dpbusd_epi32
 );
 
-quad_part!(
-    half, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi", vector: __m256i,
-    _mm256_loadu_si256, _mm256_load_si256, _mm256_store_si256, _mm256_set1_epi32,
-    _mm256_unpacklo_epi8, _mm256_unpackhi_epi8, _mm256_unpacklo_epi16, _mm256_unpackhi_epi16,
-    weights: |w| _mm256_set1_epi32(w), dot: _mm256_dpbusd_epi32
+add!(
+    half, vector: __m256i, _mm256_loadu_si256, _mm256_load_si256, _mm256_store_si256, _mm256_set1_epi32,
+    _mm256_unpacklo_epi8, _mm256_unpackhi_epi8, _mm256_unpacklo_epi16, _mm256_unpackhi_epi16, _mm256_dpbusd_epi32
 );

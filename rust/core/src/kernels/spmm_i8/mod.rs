@@ -22,12 +22,10 @@ pub mod fours;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "what tiers of x86 read"))]
-mod paired;
-#[cfg(target_arch = "x86_64")]
 mod quads;
 mod scalar;
 
-pub use paired::Paired;
+pub use quads::Quads;
 
 /// Computes the rows of a strip.
 ///
@@ -35,27 +33,27 @@ pub use paired::Paired;
 /// As [`StripI8Kernel`](super::strip_i8::StripI8Kernel), and the panel's rows are readable over [`NR`] columns.
 pub type ByRows = unsafe fn(&StripI8<'_, SparseRows<'_, i8>>);
 
-/// Computes the rows of a strip of a weight whose non-zeros are ordered for it.
+/// Computes the rows of a strip of a weight whose non-zeros are in fours.
 ///
 /// # Safety
 /// As [`ByRows`].
-pub type ByPairs = unsafe fn(&StripI8<'_, &Paired>);
+pub type ByQuads = unsafe fn(&StripI8<'_, &Quads>);
 
 /// A kernel of this family, by the form of the weight it reads.
 #[derive(Clone, Copy, Debug)]
 pub enum Kernel {
     /// The file's form.
     Rows(ByRows),
-    /// The form for products in 16 bits.
-    Paired(ByPairs),
+    /// Fours, and how they are made.
+    Quads(ByQuads, fn(&SparseRows<'_, i8>) -> Quads),
 }
 
 /// The implementations, best first.
 pub static TABLE: &[Impl<Kernel>] = &[
     #[cfg(target_arch = "x86_64")]
-    Impl { tier: Tier::Avx512Vnni, get: || avx512vnni::get().map(Kernel::Rows) },
+    Impl { tier: Tier::Avx512Vnni, get: avx512vnni::get },
     #[cfg(target_arch = "x86_64")]
-    Impl { tier: Tier::Avx2, get: || avx2::get().map(Kernel::Paired) },
+    Impl { tier: Tier::Avx2, get: avx2::get },
     #[cfg(target_arch = "aarch64")]
     Impl { tier: Tier::Neon, get: || neon::get().map(Kernel::Rows) },
     Impl { tier: Tier::Scalar, get: || Some(Kernel::Rows(scalar::get())) },
@@ -174,10 +172,10 @@ mod tests {
         let got = match kernel {
             // SAFETY: the tier was detected; the panel has NR columns, `strip` gives room for what a strip may touch.
             Kernel::Rows(run) => case.strip(weight.rows(), rows, (&panel, stride), |s| unsafe { run(s) }),
-            Kernel::Paired(run) => {
-                let paired = Paired::new(&weight.rows());
+            Kernel::Quads(run, made) => {
+                let quads = made(&weight.rows());
                 // SAFETY: as above.
-                case.strip(&paired, rows, (&panel, stride), |s| unsafe { run(s) })
+                case.strip(&quads, rows, (&panel, stride), |s| unsafe { run(s) })
             }
         };
         assert_eq!(got, case.expected(rows), "{tier}: {m} x {k} x {n} in blocks of {block}, rows {rows:?}");

@@ -1,111 +1,181 @@
-//! Four non-zeros of a row at a time: what the x86 tiers share.
+//! The form of a sparse weight that x86 reads: fours of non-zeros of a row.
 //!
-//! The four rows of the panel that four non-zeros name are interleaved in registers, which makes of them what a dense
-//! panel would have held: four depths of a column side by side. Unpacking works within 128-bit lanes, so lane `l` of
-//! sum `i` holds columns `16 l + 4 i ..`; sums stay in that order until the tier stores them.
+//! A row's last four of a block is filled up with zeros, so that a kernel does one thing, a number of times that it can
+//! foresee better than where the last non-zeros are a case of their own.
 
-use std::arch::x86_64::{__m256i, _mm256_permute2x128_si256};
+use crate::kernels::gemm_i8::FITS;
+use crate::weight::{QUAD, SparseRows, TILE};
+use std::ops::Range;
 
-use crate::kernels::strip_i8::word;
-
-/// Fewer than four non-zeros, the last of a part, as four: what pads them has the value 0 and an index of theirs.
-#[cold]
-fn padded(indices: &[u8], values: &[i8]) -> ([u8; 4], [i8; 4]) {
-    let at = |i: usize| i.min(indices.len() - 1);
-    (std::array::from_fn(|i| indices[at(i)]), std::array::from_fn(|i| values.get(i).copied().unwrap_or(0)))
+/// Four non-zeros of a row, or fewer and zeros.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Quad {
+    pub(super) indices: [u8; QUAD],
+    pub(super) values: [i8; QUAD],
 }
 
-/// The next `odd` non-zeros, one to three, as four: indices, and values as the 32 bits that are broadcast. What follows
-/// them is of the same block, and counts for nothing.
-#[inline]
-pub(super) fn rest(indices: &[u8], values: &[i8], odd: usize) -> ([u8; 4], i32) {
-    let (indices, values) = match (indices.first_chunk(), values.first_chunk()) {
-        (Some(&indices), Some(&values)) => (indices, values),
-        _ => padded(indices, values),
-    };
-    (indices, word(values) & !(!0 << (8 * odd)))
+impl Quad {
+    /// One to four non-zeros; what fills them up has an index of theirs.
+    fn new(some: &[(u8, i8)]) -> Quad {
+        let at = |i: usize| some.get(i).copied().unwrap_or((some[0].0, 0));
+        let four: [_; QUAD] = std::array::from_fn(at);
+        Quad { indices: four.map(|one| one.0), values: four.map(|one| one.1) }
+    }
 }
 
-/// Defines `$name(part, column, sums, finish)`: adds a part over the columns, a byte each, that a register holds. `sums` is
-/// where earlier blocks left their sums and where these are left, except those of the last block, which go to
-/// `finish(row, sums, at)`, `row` being of the tile and `at` the place in `sums`.
-macro_rules! quad_part {
-    (
-        $name:ident, $features:literal, vector: $vector:ident,
-        $load:ident, $load_sums:ident, $store_sums:ident, $splat:ident,
-        $low8:ident, $high8:ident, $low16:ident, $high16:ident, weights: $weights:expr, dot: $dot:expr
-    ) => {
-        /// # Safety
-        /// The panel has the part's indices, and the columns.
-        #[target_feature(enable = $features)]
-        #[inline(never)]
-        unsafe fn $name(
-            part: &Part<'_, i8>,
-            column: usize,
-            sums: &mut Sums,
-            finish: impl Fn(usize, [$vector; 4], *mut i32),
-        ) {
-            /// Sums of a register.
-            const WIDTH: usize = size_of::<$vector>() / size_of::<i32>();
-            let panel = part.panel.wrapping_add(column);
-            let (mut indices, mut values) = (part.indices, part.values);
-            for (r, (&count, sums)) in part.counts.iter().zip(&mut sums.0).enumerate() {
-                let sums: &mut [i32; 4 * WIDTH] = sums[column..].first_chunk_mut().expect("some columns");
-                let sums = sums.as_mut_ptr();
-                let mut acc: [$vector; 4] = match part.start {
-                    Some(start) => [$splat(start[r]); 4],
-                    // SAFETY: four registers of sums lie there.
-                    None => std::array::from_fn(|i| unsafe { $load_sums(sums.add(i * WIDTH).cast()) }),
-                };
-                let add = |acc: [$vector; 4], indices: [u8; 4], w: i32| {
-                    let x = indices.map(|index| {
-                        // SAFETY: the caller's.
-                        unsafe { $load(panel.add(usize::from(index) * part.stride).cast()) }
-                    });
-                    let w = $weights(w);
-                    let (a, b) = ($low8(x[0], x[1]), $high8(x[0], x[1]));
-                    let (c, d) = ($low8(x[2], x[3]), $high8(x[2], x[3]));
-                    [
-                        $dot(acc[0], $low16(a, c), w),
-                        $dot(acc[1], $high16(a, c), w),
-                        $dot(acc[2], $low16(b, d), w),
-                        $dot(acc[3], $high16(b, d), w),
-                    ]
-                };
-                let whole = usize::from(count) / 4 * 4;
-                let quads = indices[..whole].as_chunks().0.iter().zip(values[..whole].as_chunks().0);
-                for (&indices, &w) in quads {
-                    acc = add(acc, indices, word(w));
+/// A sparse weight in fours of non-zeros, ordered as [`SparseRows`] is but within rows.
+#[derive(Clone, Debug)]
+pub struct Quads {
+    m: usize,
+    block: usize,
+    /// Fours of each row, `[blocks][m]`.
+    counts: Vec<u8>,
+    /// Where each tile of rows starts, `[blocks][tiles]`, and one past the last.
+    starts: Vec<usize>,
+    quads: Vec<Quad>,
+}
+
+impl Quads {
+    /// The non-zeros of `rows` in their order.
+    pub fn in_turn(rows: &SparseRows<'_, i8>) -> Quads {
+        Quads::new(rows, |row, quads| quads.extend(row.chunks(QUAD).map(Quad::new)))
+    }
+
+    /// The non-zeros of `rows` as `vpmaddubsw` takes them. The instruction adds two products of a byte and a signed byte in
+    /// 16 bits, where their sum saturates: it is exact for two weights of different signs, and for two of one sign that add
+    /// up to 128 at most. Those that fit are put side by side; one that finds no partner has a zero for it.
+    pub fn in_pairs(rows: &SparseRows<'_, i8>) -> Quads {
+        let (mut signs, mut left, mut pairs) = ([vec![], vec![]], vec![], vec![]);
+        Quads::new(rows, |row, quads| {
+            for &(index, value) in row {
+                signs[usize::from(value < 0)].push((index, value));
+            }
+            while let [Some(a), Some(b)] = signs.each_ref().map(|sign| sign.last().copied()) {
+                pairs.push([a, b]);
+                for sign in &mut signs {
+                    sign.truncate(sign.len() - 1);
                 }
-                (indices, values) = (&indices[whole..], &values[whole..]);
-                let odd = usize::from(count) % 4;
-                if odd > 0 {
-                    let (quad, w) = super::quads::rest(indices, values, odd);
-                    acc = add(acc, quad, w);
-                    (indices, values) = (&indices[odd..], &values[odd..]);
+            }
+            for one in signs.iter_mut().flat_map(|sign| sign.drain(..)) {
+                let fits = |other: &(u8, i8)| one.1.unsigned_abs() <= FITS - other.1.unsigned_abs();
+                match left.iter().position(fits) {
+                    Some(found) => pairs.push([left.swap_remove(found), one]),
+                    None => left.push(one),
                 }
-                if part.last {
-                    finish(r, acc, sums);
-                } else {
-                    for (i, &acc) in acc.iter().enumerate() {
-                        // SAFETY: as they were loaded.
-                        unsafe { $store_sums(sums.add(i * WIDTH).cast(), acc) };
+            }
+            pairs.extend(left.drain(..).map(|(index, value)| [(index, value), (index, 0)]));
+            quads.extend(pairs.chunks(2).map(|two| Quad::new(two.as_flattened())));
+            pairs.clear();
+        })
+    }
+
+    /// What `order` makes of each row of a block, which it appends.
+    fn new(rows: &SparseRows<'_, i8>, mut order: impl FnMut(&[(u8, i8)], &mut Vec<Quad>)) -> Quads {
+        let (m, block) = (rows.m(), rows.block());
+        let mut made = Quads { m, block, counts: vec![], starts: vec![], quads: vec![] };
+        made.counts.reserve_exact(m * rows.blocks());
+        made.quads.reserve(rows.nnz() / QUAD);
+        let mut non_zeros = vec![];
+        for block in (0..rows.blocks()).map(|b| rows.at(b)) {
+            let mut at = block.starts[0] as usize;
+            for (r, &count) in block.counts.iter().enumerate() {
+                if r % TILE == 0 {
+                    made.starts.push(made.quads.len());
+                }
+                let row = at..at + usize::from(count);
+                at = row.end;
+                non_zeros.clear();
+                let (indices, values) = (&block.indices[row.clone()], &block.values[row]);
+                non_zeros.extend(indices.iter().copied().zip(values.iter().copied()));
+                let before = made.quads.len();
+                order(&non_zeros, &mut made.quads);
+                made.counts.push((made.quads.len() - before) as u8);
+            }
+        }
+        made.starts.push(made.quads.len());
+        made.quads.shrink_to_fit();
+        made
+    }
+
+    /// Columns of a block.
+    pub(super) fn block(&self) -> usize {
+        self.block
+    }
+
+    /// Blocks of columns.
+    pub(super) fn blocks(&self) -> usize {
+        self.counts.len() / self.m.max(1)
+    }
+
+    /// How many fours each row of a tile has in a block, and these; their indices are columns of the block.
+    pub(super) fn rows(&self, block: Option<usize>, rows: Range<usize>) -> (&[u8], &[Quad]) {
+        let Some(block) = block else { return (&[0; TILE][..rows.len()], &[]) };
+        let tile = block * self.m.div_ceil(TILE) + rows.start / TILE;
+        let counts = &self.counts[block * self.m..][rows];
+        (counts, &self.quads[self.starts[tile]..self.starts[tile + 1]])
+    }
+
+    /// Bytes it takes.
+    pub fn bytes(&self) -> usize {
+        self.counts.len() + size_of_val(&self.starts[..]) + size_of_val(&self.quads[..])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::strip_i8::testing::Case;
+
+    #[test]
+    fn every_non_zero_is_in_a_four_of_its_row() {
+        check(Quads::in_turn, |_| true, 0.7);
+    }
+
+    #[test]
+    fn every_pair_fits() {
+        let fits = |[a, b]: [i32; 2]| [a, b, a + b].iter().all(|&sum| i16::try_from(255 * sum).is_ok());
+        check(
+            Quads::in_pairs,
+            |quad| quad.values.as_chunks().0.iter().all(|pair| fits(pair.map(i32::from))),
+            0.6,
+        );
+    }
+
+    /// Checks each four by `fits`, and that a share of all are non-zeros.
+    fn check(made: impl Fn(&SparseRows<'_, i8>) -> Quads, fits: impl Fn(&Quad) -> bool, share: f64) {
+        let (mut full, mut all) = (0, 0);
+        for kind in 0..6 {
+            for (m, k, zeros) in [(17, 300, 0.9), (5, 600, 0.3), (33, 64, 0.99), (16, 256, 0.0)] {
+                let stored = Case::new((m, k, 1), kind, zeros).sparse(128);
+                let rows = stored.rows();
+                let quads = made(&rows);
+                assert_eq!((quads.block(), quads.blocks()), (rows.block(), rows.blocks()));
+                for b in 0..rows.blocks() {
+                    let (block, mut at) = (rows.at(b), rows.at(b).starts[0] as usize);
+                    for r0 in (0..m).step_by(TILE) {
+                        let (counts, mut fours) = quads.rows(Some(b), r0..m.min(r0 + TILE));
+                        for (r, &count) in (r0..).zip(counts) {
+                            let (row, below) = fours.split_at(count.into());
+                            fours = below;
+                            let mut got = vec![];
+                            for four in row {
+                                assert!(fits(four), "{four:?}");
+                                let stored = four.indices.into_iter().zip(four.values);
+                                got.extend(stored.filter(|(_, value)| *value != 0));
+                            }
+                            got.sort_unstable();
+                            let of = at..at + usize::from(block.counts[r]);
+                            let indices = block.indices[of.clone()].iter().copied();
+                            let want: Vec<_> =
+                                indices.zip(block.values[of.clone()].iter().copied()).collect();
+                            (full, all) = (full + got.len(), all + QUAD * row.len());
+                            assert_eq!(got, want, "row {r} of block {b}");
+                            at = of.end;
+                        }
                     }
                 }
             }
         }
-    };
-}
-pub(super) use quad_part;
-
-/// Puts the sums of 32 columns in order.
-#[target_feature(enable = "avx2")]
-#[inline]
-pub(super) fn in_order([a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
-    [
-        _mm256_permute2x128_si256::<0x20>(a, b),
-        _mm256_permute2x128_si256::<0x20>(c, d),
-        _mm256_permute2x128_si256::<0x31>(a, b),
-        _mm256_permute2x128_si256::<0x31>(c, d),
-    ]
+        assert!(full as f64 > share * all as f64, "{full} of {all} are non-zeros");
+    }
 }
