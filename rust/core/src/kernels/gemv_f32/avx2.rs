@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "vector loads and stores through a part's raw pointers")]
 
-use super::{Blocks, Gemv, Part, Run, Sums, walk};
+use super::{Blocks, GROUP, Gemv, Part, Run, Sums, walk};
 use crate::isa::Avx2;
 use crate::kernels::strip::TILE;
 use half::f16;
@@ -58,7 +58,7 @@ unsafe fn run<W: Weight>(g: &Gemv<'_, W>) {
         ]
     };
     // SAFETY: the caller's; it holds the token, which `get` found.
-    unsafe { walk(g, blocks) }
+    unsafe { walk(g, blocks, GROUP) }
 }
 
 /// `T` tiles by `N` vectors.

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "vector loads and stores through a part's raw pointers")]
 
-use super::{Blocks, Gemv, Part, Run, Sums, walk};
+use super::{Blocks, GROUP, Gemv, Part, Run, Sums, walk};
 use crate::isa::Avx512;
 use crate::kernels::strip::TILE;
 use half::f16;
@@ -10,6 +10,9 @@ use std::arch::x86_64::*;
 
 /// Bytes by which weights are fetched into the cache before they are used.
 const AHEAD: usize = 1024;
+
+/// Bytes of a weight that no cache is taken to hold.
+const FAR: usize = 8 << 20;
 
 /// A weight's type.
 trait Weight: Copy + 'static {
@@ -59,8 +62,10 @@ unsafe fn run<W: Weight>(g: &Gemv<'_, W>) {
             &[(3, block::<W, 8, 3>), (2, block::<W, 8, 2>), (1, block::<W, 8, 1>)],
         ]
     };
+    // Tiles that are read side by side lie in different pages of memory, of which it serves few at a time.
+    let most = if size_of_val(g.weight.values()) > FAR { 4 } else { GROUP };
     // SAFETY: the caller's; it holds the token, which `get` found.
-    unsafe { walk(g, blocks) }
+    unsafe { walk(g, blocks, most) }
 }
 
 /// `T` tiles by `N` vectors.

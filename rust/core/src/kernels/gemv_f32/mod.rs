@@ -117,12 +117,12 @@ type Block<T> = unsafe fn(&Part<T>, sums: &mut [Sums], t: usize);
 /// single one.
 type Blocks<T> = &'static [&'static [(usize, Block<T>)]];
 
-/// Lays a tier's blocks over a product. Inlined, so that what is done to sums is compiled for the tier as well.
+/// Lays a tier's blocks of at most so many tiles over a product. Inlined, so that what is done to sums is compiled for the tier as well.
 ///
 /// # Safety
 /// As for [`Run`], for the tier the blocks are written for.
 #[inline(always)]
-unsafe fn walk<T>(g: &Gemv<'_, T>, blocks: Blocks<T>) {
+unsafe fn walk<T>(g: &Gemv<'_, T>, blocks: Blocks<T>, most: usize) {
     let k = g.weight.k();
     let group =
         if g.n <= BATCH { GROUP } else { (NEAR / (k.max(1) * TILE * size_of::<T>())).clamp(LEAST, GROUP) };
@@ -144,7 +144,7 @@ unsafe fn walk<T>(g: &Gemv<'_, T>, blocks: Blocks<T>) {
                     while t < tiles {
                         let &(width, block) = blocks[to - from - 1]
                             .iter()
-                            .find(|&&(width, _)| width <= tiles - t)
+                            .find(|&&(width, _)| width <= most.min(tiles - t))
                             .expect("blocks go down to a single tile");
                         let part = Part {
                             weights: weights[(t * k + k0) * TILE..].as_ptr(),

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "reads through a part's raw pointers")]
 
-use super::{Block, Gemv, Part, Run, Sums, walk};
+use super::{Block, GROUP, Gemv, Part, Run, Sums, walk};
 use crate::kernels::strip::TILE;
 use half::f16;
 
@@ -38,7 +38,7 @@ pub(super) fn get<W: Weight>() -> Run<W> {
 
 unsafe fn run<W: Weight>(g: &Gemv<'_, W>) {
     // SAFETY: the caller's; a portable block needs no token.
-    unsafe { walk(g, const { &[&[(1, block::<W> as Block<W>)]] }) }
+    unsafe { walk(g, const { &[&[(1, block::<W> as Block<W>)]] }, GROUP) }
 }
 
 /// # Safety
