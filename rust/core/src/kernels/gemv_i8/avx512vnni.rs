@@ -11,6 +11,9 @@ use crate::isa::Avx512Vnni;
 use crate::kernels::strip_i8::rows::{RowsI8, by_rows};
 use crate::weight::{TILE, TilesI8};
 
+/// Bytes by which weights are fetched into the cache before they are used.
+const AHEAD: usize = 2048;
+
 pub(super) fn get() -> Option<Kernel> {
     Avx512Vnni::detect().map(|_| run as Kernel)
 }
@@ -32,6 +35,7 @@ fn dot<const T: usize, const N: usize>(tiles: [Tile<'_>; T], x: &Quads<N>) -> [[
     for q in 0..tiles[0].len() {
         let x: [_; N] = std::array::from_fn(|j| _mm512_set1_epi32(x.at(j, q)));
         for (acc, tile) in acc.iter_mut().zip(tiles) {
+            _mm_prefetch::<_MM_HINT_T0>(tile[q].as_ptr().wrapping_byte_add(AHEAD).cast());
             // SAFETY: a group of a tile fills a register.
             let w = unsafe { _mm512_loadu_si512(tile[q].as_ptr().cast()) };
             for (acc, x) in acc.iter_mut().zip(x) {
