@@ -5,7 +5,7 @@ usage: python estimates.py [NET ...] [--zeros 50,60,70,80,90,95] [--rounds 8] [-
 For each network of models.py and share of zeros: the share of its sparse layers whose estimate is within 25 % of the
 time measured, on one thread, and how long the network takes relative to the dense one, in turns. The constants of the
 model (rust/core/src/kernels/spmm_f32/cost.rs) are those of one processor: on another the estimates are off by a common
-factor, the choices hardly. Nothing else should run on the machine meanwhile.
+factor, the choices hardly; the last line is without it. Nothing else should run on the machine meanwhile.
 """
 
 import argparse
@@ -61,6 +61,11 @@ def clock(net, x):
     return (time.perf_counter() - start) / 2
 
 
+def near(ratios):
+    """Per cent of the ratios of estimate and clock that are within 25 % of 1."""
+    return 100 * sum(abs(ratio - 1) <= NEAR for ratio in ratios) / max(len(ratios), 1)
+
+
 def measure(name, shares, rounds, folder):
     """One row a share of zeros."""
     nets = {}
@@ -79,7 +84,7 @@ def measure(name, shares, rounds, folder):
                 "net": name,
                 "zeros": zeros,
                 "layers": len(found),
-                "near": sum(abs(ratio - 1) <= NEAR for ratio in ratios) / max(len(ratios), 1),
+                "near": near(ratios) / 100,
                 "lowest": min(ratios, default=1.0),
                 "highest": max(ratios, default=1.0),
                 "sparse": sum("spmm" in layer["kernel"] for layer in found),
@@ -117,9 +122,10 @@ def main():
     ]
     print(table(shown, right=("zeros", "sparse", "within 25 %", "estimate / clock", "ms", "of dense")))
     every = [step["estimate"] / step["seconds"] for row in rows for step in row["steps"]]
-    near = sum(abs(ratio - 1) <= NEAR for ratio in every) / max(len(every), 1)
     slowest = max(row["of_dense"] for row in rows)
-    print(f"{100 * near:.1f} % of {len(every)} layers within 25 %; at most {slowest:.3f} of the dense network's time")
+    print(f"{near(every):.1f} % of {len(every)} layers within 25 %; at most {slowest:.3f} of the dense network's time")
+    factor = statistics.median(every)
+    print(f"divided by {factor:.2f}, the factor of this processor: {near([r / factor for r in every]):.1f} %")
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
 

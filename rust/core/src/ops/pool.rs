@@ -172,22 +172,23 @@ impl Operator for Pool {
             None if self.count_include_pad => Divisor::Padded { after: [rows[1], columns[1]] },
             None => Divisor::Inside,
         };
-        let (tier, floats) = pick(pool_f32::TABLE, site.tier);
-        let (_, bytes) = pick(pool_i8::TABLE, site.tier);
+        let ((tier_f32, floats), (tier_i8, bytes)) =
+            (pick(pool_f32::TABLE, site.tier), pick(pool_i8::TABLE, site.tier));
+        let (name_f32, name_i8) = (format!("pool_f32/{tier_f32}"), format!("pool_i8/{tier_i8}"));
         match (site.outputs[0].dtype, self.kind, self.mean) {
             (DType::UInt8, _, Some(mean)) => {
                 let rescale = mean.into();
-                over_planes::<u8>(&format!("pool_i8/{tier}"), site, move |x, out| {
+                over_planes::<u8>(&name_i8, site, move |x, out| {
                     (bytes.average)(&window, divisor, rescale, x, out);
                 })
             }
-            (DType::UInt8, _, None) => over_planes::<u8>(&format!("pool_i8/{tier}"), site, move |x, out| {
+            (DType::UInt8, _, None) => over_planes::<u8>(&name_i8, site, move |x, out| {
                 (bytes.max)(&window, x, out);
             }),
-            (_, Kind::Max, _) => over_planes::<f32>(&format!("pool_f32/{tier}"), site, move |x, out| {
+            (_, Kind::Max, _) => over_planes::<f32>(&name_f32, site, move |x, out| {
                 (floats.max)(&window, x, out);
             }),
-            (_, Kind::Avg, _) => over_planes::<f32>(&format!("pool_f32/{tier}"), site, move |x, out| {
+            (_, Kind::Avg, _) => over_planes::<f32>(&name_f32, site, move |x, out| {
                 (floats.average)(&window, divisor, x, out);
             }),
         }
