@@ -14,7 +14,7 @@ use std::arch::x86_64::*;
 use super::Tiles;
 use crate::isa::Avx512Vnni;
 use crate::kernels::pack::{beside, gather};
-use crate::kernels::strip_i8::avx512::{Pixels, store_bytes, store_pixels, store_sums};
+use crate::kernels::strip_i8::avx512::{Bytes, Pixels, store_pixels, store_sums};
 use crate::kernels::strip_i8::{
     BLOCK_QUADS, Block, Gathers, LANES, NR, Output, StripI8, Sums, dense, interleave, word,
 };
@@ -137,6 +137,7 @@ unsafe fn pass<const R: usize, const V: usize, const FAR: bool>(
         panel = panel.wrapping_add(block.stride * QUAD);
     }
     if let (Some(first), Output::U8 { .. }) = (block.finishes, s.requant.output) {
+        let bytes = Bytes::new(s);
         unroll!(FOUR < R.div_ceil(4), {
             unroll!(I < 4, {
                 let r = FOUR * 4 + I;
@@ -144,7 +145,7 @@ unsafe fn pass<const R: usize, const V: usize, const FAR: bool>(
                     let mut sums = [_mm512_setzero_si512(); NR / LANES];
                     sums[..V].copy_from_slice(&acc[r]);
                     // SAFETY: the strip has the row.
-                    unsafe { store_bytes::<true, _>(s, first + r0 + r, sums) };
+                    unsafe { bytes.store::<true, _>(s, first + r0 + r, sums) };
                 }
             });
         });

@@ -12,7 +12,7 @@ use super::avx2::in_order;
 use super::quads::Quad;
 use super::{ByQuads, Kernel, Place, Quads, places};
 use crate::isa::Avx512Vnni;
-use crate::kernels::strip_i8::avx512::{is_whole, store_bytes};
+use crate::kernels::strip_i8::avx512::{Bytes, is_whole};
 use crate::kernels::strip_i8::{NR, StripI8, Sums, store_rows, word};
 
 pub(super) fn get() -> Option<Kernel> {
@@ -31,9 +31,10 @@ unsafe fn run(s: &StripI8<'_, &Quads>) {
             }
         };
         if is_whole(s) {
+            let bytes = Bytes::new(s);
             places(s, block, |place, sums| {
                 whole(place, stride, part(place), sums, |r, sums, _| {
-                    store_bytes::<false, _>(s, place.rows.start + r, sums);
+                    bytes.store::<false, _>(s, place.rows.start + r, sums);
                 });
             });
         } else if s.n > NR / 2 {

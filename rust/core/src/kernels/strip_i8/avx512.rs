@@ -27,68 +27,97 @@ pub(in crate::kernels) fn transposed() -> __m512i {
     indices
 }
 
-/// Whether [`store_bytes`] may store the strip.
+/// Whether [`Bytes`] may store the strip.
 pub(in crate::kernels) fn is_whole<W>(s: &StripI8<'_, W>) -> bool {
     s.vectors() * LANES == NR && matches!(s.requant.output, Output::U8 { .. })
 }
 
-/// Stores the sums of row `r` as bytes. Lane `l` of `sums[i]` holds columns `16 i + 4 l ..` if they are `IN_ORDER`; if not,
-/// columns `16 l + 4 i ..`, where unpacking rows of bytes within lanes had put them, and packing puts them back.
-///
-/// # Safety
-/// As [`store_rows`]; the output is uint8.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-#[inline]
-pub(in crate::kernels) unsafe fn store_bytes<const IN_ORDER: bool, W>(
-    s: &StripI8<'_, W>,
-    r: usize,
-    sums: [__m512i; 4],
-) {
-    let transposed = transposed();
-    let order = |bytes| if IN_ORDER { _mm512_permutexvar_epi32(transposed, bytes) } else { bytes };
-    let Output::U8 { zero_point, lo, hi } = s.requant.output else { unreachable!("the output is uint8") };
-    let columns = u64::MAX >> (NR - s.n);
-    let (scale, bias) = (_mm512_set1_ps(s.requant.scale[r]), _mm512_set1_ps(s.requant.bias[r]));
-    let mut y = sums.map(|sum| _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale), bias));
-    let out = s.out.wrapping_add(r * s.out_stride).cast::<i8>();
-    // A row of the strip is a line of a page of its own, which no prefetcher of the processor follows: the next strip's line
-    // is asked for here, wherever it is.
-    _mm_prefetch::<_MM_HINT_T0>(out.wrapping_add(NR));
-    if let Some(residual) = s.requant.residual {
-        let scale = _mm512_set1_ps(residual.scale);
-        // Bytes over the exponent of 2²³ are 2²³ more than themselves; the difference is exact.
-        let exponent = _mm512_set1_epi16(0x4b00);
-        let zero_point = _mm512_set1_ps(8_388_608.0 + f32::from(residual.zero_point));
-        let from = s.residual.wrapping_add(r * s.residual_stride).cast::<i8>();
-        _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(NR));
-        // SAFETY: the strip has the row and these columns.
-        let q = order(unsafe { _mm512_maskz_loadu_epi8(columns, from) });
-        let zero = _mm512_setzero_si512();
-        let (low, high) = (_mm512_unpacklo_epi8(q, zero), _mm512_unpackhi_epi8(q, zero));
-        let q = [
-            _mm512_unpacklo_epi16(low, exponent),
-            _mm512_unpackhi_epi16(low, exponent),
-            _mm512_unpacklo_epi16(high, exponent),
-            _mm512_unpackhi_epi16(high, exponent),
-        ];
-        for (y, q) in y.iter_mut().zip(q) {
-            let addend = _mm512_mul_ps(_mm512_sub_ps(_mm512_castsi512_ps(q), zero_point), scale);
-            *y = _mm512_add_ps(*y, addend);
-        }
-    }
-    // What is too small for an integer, and a NaN, which in this order of operands stays one, becomes the least integer;
-    // narrowing with saturation then leaves the bound from below to the end.
-    let upper = _mm512_set1_ps((i32::from(hi) - i32::from(zero_point)) as f32);
-    let q = y.map(|y| _mm512_cvtps_epi32(_mm512_min_ps(upper, y)));
-    let zero_point = _mm512_set1_epi16(zero_point.into());
-    let [low, high] =
-        [[q[0], q[1]], [q[2], q[3]]].map(|[a, b]| _mm512_add_epi16(_mm512_packs_epi32(a, b), zero_point));
-    let bytes = _mm512_max_epu8(_mm512_packus_epi16(low, high), _mm512_set1_epi8(lo.cast_signed()));
-    // SAFETY: the strip has the row and these columns.
-    unsafe { _mm512_mask_storeu_epi8(out, columns, order(bytes)) };
+/// What the rows of a strip have in common where sums become bytes.
+pub(in crate::kernels) struct Bytes {
+    columns: __mmask64,
+    transposed: __m512i,
+    /// What one step of a residual is worth, and its zero point and 2²³.
+    residual: Option<(__m512, __m512)>,
+    upper: __m512,
+    zero_point: __m512i,
+    lo: __m512i,
 }
 
-/// [`store_rows`], by way of [`store_bytes`] where it serves.
+impl Bytes {
+    /// Of a strip whose output is uint8.
+    ///
+    /// # Panics
+    /// Where it is not.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    #[inline]
+    pub(in crate::kernels) fn new<W>(s: &StripI8<'_, W>) -> Bytes {
+        let Output::U8 { zero_point, lo, hi } = s.requant.output else { unreachable!("the output is uint8") };
+        let residual = s.requant.residual.map(|residual| {
+            let zero_point = 8_388_608.0 + f32::from(residual.zero_point);
+            (_mm512_set1_ps(residual.scale), _mm512_set1_ps(zero_point))
+        });
+        Bytes {
+            columns: u64::MAX >> (NR - s.n),
+            transposed: transposed(),
+            residual,
+            upper: _mm512_set1_ps((i32::from(hi) - i32::from(zero_point)) as f32),
+            zero_point: _mm512_set1_epi16(zero_point.into()),
+            lo: _mm512_set1_epi8(lo.cast_signed()),
+        }
+    }
+
+    /// Stores the sums of row `r`. Lane `l` of `sums[i]` holds columns `16 i + 4 l ..` if they are `IN_ORDER`; if not,
+    /// columns `16 l + 4 i ..`, where unpacking rows of bytes within lanes had put them, and packing puts them back.
+    ///
+    /// # Safety
+    /// As [`store_rows`]; the strip is the one that this was made of.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    #[inline]
+    pub(in crate::kernels) unsafe fn store<const IN_ORDER: bool, W>(
+        &self,
+        s: &StripI8<'_, W>,
+        r: usize,
+        sums: [__m512i; 4],
+    ) {
+        let order = |bytes| if IN_ORDER { _mm512_permutexvar_epi32(self.transposed, bytes) } else { bytes };
+        let (scale, bias) = (_mm512_set1_ps(s.requant.scale[r]), _mm512_set1_ps(s.requant.bias[r]));
+        let mut y = sums.map(|sum| _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale), bias));
+        let out = s.out.wrapping_add(r * s.out_stride).cast::<i8>();
+        // A row of the strip is a line of a page of its own, which no prefetcher of the processor follows: the next strip's
+        // line is asked for here, wherever it is.
+        _mm_prefetch::<_MM_HINT_T0>(out.wrapping_add(NR));
+        if let Some((scale, zero_point)) = self.residual {
+            // Bytes over the exponent of 2²³ are 2²³ more than themselves; the difference is exact.
+            let exponent = _mm512_set1_epi16(0x4b00);
+            let from = s.residual.wrapping_add(r * s.residual_stride).cast::<i8>();
+            _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(NR));
+            // SAFETY: the strip has the row and these columns.
+            let q = order(unsafe { _mm512_maskz_loadu_epi8(self.columns, from) });
+            let zero = _mm512_setzero_si512();
+            let (low, high) = (_mm512_unpacklo_epi8(q, zero), _mm512_unpackhi_epi8(q, zero));
+            let q = [
+                _mm512_unpacklo_epi16(low, exponent),
+                _mm512_unpackhi_epi16(low, exponent),
+                _mm512_unpacklo_epi16(high, exponent),
+                _mm512_unpackhi_epi16(high, exponent),
+            ];
+            for (y, q) in y.iter_mut().zip(q) {
+                let addend = _mm512_mul_ps(_mm512_sub_ps(_mm512_castsi512_ps(q), zero_point), scale);
+                *y = _mm512_add_ps(*y, addend);
+            }
+        }
+        // What is too small for an integer, and a NaN, which in this order of operands stays one, becomes the least integer;
+        // narrowing with saturation then leaves the bound from below to the end.
+        let q = y.map(|y| _mm512_cvtps_epi32(_mm512_min_ps(self.upper, y)));
+        let [low, high] = [[q[0], q[1]], [q[2], q[3]]]
+            .map(|[a, b]| _mm512_add_epi16(_mm512_packs_epi32(a, b), self.zero_point));
+        let bytes = _mm512_max_epu8(_mm512_packus_epi16(low, high), self.lo);
+        // SAFETY: the strip has the row and these columns.
+        unsafe { _mm512_mask_storeu_epi8(out, self.columns, order(bytes)) };
+    }
+}
+
+/// [`store_rows`], by way of [`Bytes`] where it serves.
 ///
 /// # Safety
 /// As [`store_rows`].
@@ -99,11 +128,12 @@ pub(in crate::kernels) unsafe fn store_sums<W>(s: &StripI8<'_, W>, r0: usize, su
         // SAFETY: the caller's.
         return unsafe { store_rows(s, r0, sums) };
     }
+    let bytes = Bytes::new(s);
     for (i, row) in sums.iter().enumerate() {
         // SAFETY: a row of sums is four registers; the rest is the caller's.
         unsafe {
             let sums = std::array::from_fn(|i| _mm512_loadu_si512(row.as_ptr().add(i * LANES).cast()));
-            store_bytes::<true, W>(s, r0 + i, sums);
+            bytes.store::<true, W>(s, r0 + i, sums);
         }
     }
 }
@@ -131,9 +161,10 @@ pub(in crate::kernels) unsafe fn store_products<W>(s: &StripI8<'_, W>, r0: usize
         // SAFETY: the caller's.
         return unsafe { store_rows(s, r0, sums) };
     }
+    let bytes = Bytes::new(s);
     for (i, row) in sums.iter().enumerate() {
         // SAFETY: the caller's.
-        unsafe { store_bytes::<true, W>(s, r0 + i, offset(row, r0 + i)) };
+        unsafe { bytes.store::<true, W>(s, r0 + i, offset(row, r0 + i)) };
     }
 }
 
@@ -188,7 +219,7 @@ pub(in crate::kernels) unsafe fn store_pixels<W>(s: &StripI8<'_, W>, r0: usize, 
             let sum = unsafe { _mm512_load_si512(sums[i].as_ptr().cast()) };
             let sum = _mm512_cvtepi32_ps(_mm512_add_epi32(sum, offset));
             let y = _mm512_add_ps(_mm512_mul_ps(sum, scale), bias);
-            // As in `store_bytes`.
+            // As in `Bytes::store`.
             _mm512_cvtps_epi32(_mm512_min_ps(upper, y))
         });
         let [low, high] =
@@ -202,7 +233,7 @@ pub(in crate::kernels) unsafe fn store_pixels<W>(s: &StripI8<'_, W>, r0: usize, 
         let out = s.out.wrapping_add((r0 + i) * s.out_stride).cast::<i8>();
         // SAFETY: the strip has the row and these columns.
         unsafe { _mm512_mask_storeu_epi8(out, columns, bytes) };
-        // As in `store_bytes`.
+        // As in `Bytes::store`.
         _mm_prefetch::<_MM_HINT_T0>(out.wrapping_add(NR));
     }
 }

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use super::x86::{add_fours, run_wide};
 use super::{Part, Run, beside_dense, parts};
 use crate::isa::Tier;
-use crate::kernels::strip_i8::avx512::store_bytes;
+use crate::kernels::strip_i8::avx512::Bytes;
 use crate::kernels::strip_i8::{LANES, NR, Output, StripI8, StripI8Kernel, Sums, store_rows, word};
 use crate::weight::SparseRows;
 

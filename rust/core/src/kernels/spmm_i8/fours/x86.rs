@@ -96,11 +96,12 @@ macro_rules! run_wide {
             // SAFETY: the caller's; sums are stored where they were, or as the strip's rows.
             unsafe {
                 if let Output::U8 { .. } = s.requant.output {
+                    let bytes = Bytes::new(s);
                     parts(s, |part, sums| {
                         add::<V, S>(part, sums, |r, sums, _| {
                             let mut all = [_mm512_setzero_si512(); NR / LANES];
                             all[..V].copy_from_slice(&sums);
-                            store_bytes::<true, _>(s, part.r0 + r, all);
+                            bytes.store::<true, _>(s, part.r0 + r, all);
                         });
                     });
                 } else {
