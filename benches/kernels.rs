@@ -583,7 +583,7 @@ fn spmm_i8(kernel: spmm_i8::Kernel) -> Vec<Case> {
                     match kernel {
                         spmm_i8::Kernel::Rows(run) => run(&strip.with(rows)),
                         spmm_i8::Kernel::Quads(run, _) => {
-                            run(&strip.with(quads.as_ref().expect("made above")))
+                            run(&strip.with(quads.as_ref().expect("made above")));
                         }
                     }
                 }

@@ -32,7 +32,7 @@ pub struct Quads {
     counts: Vec<u8>,
     /// Where each tile of rows starts, `[blocks][tiles]`, and one past the last.
     starts: Vec<usize>,
-    quads: Vec<Quad>,
+    non_zeros: Vec<Quad>,
 }
 
 impl Quads {
@@ -72,28 +72,28 @@ impl Quads {
     /// What `order` makes of each row of a block, which it appends.
     fn new(rows: &SparseRows<'_, i8>, mut order: impl FnMut(&[(u8, i8)], &mut Vec<Quad>)) -> Quads {
         let (m, block) = (rows.m(), rows.block());
-        let mut made = Quads { m, block, counts: vec![], starts: vec![], quads: vec![] };
+        let mut made = Quads { m, block, counts: vec![], starts: vec![], non_zeros: vec![] };
         made.counts.reserve_exact(m * rows.blocks());
-        made.quads.reserve(rows.nnz() / QUAD);
-        let mut non_zeros = vec![];
+        made.non_zeros.reserve(rows.nnz() / QUAD);
+        let mut some = vec![];
         for block in (0..rows.blocks()).map(|b| rows.at(b)) {
             let mut at = block.starts[0] as usize;
             for (r, &count) in block.counts.iter().enumerate() {
                 if r % TILE == 0 {
-                    made.starts.push(made.quads.len());
+                    made.starts.push(made.non_zeros.len());
                 }
                 let row = at..at + usize::from(count);
                 at = row.end;
-                non_zeros.clear();
+                some.clear();
                 let (indices, values) = (&block.indices[row.clone()], &block.values[row]);
-                non_zeros.extend(indices.iter().copied().zip(values.iter().copied()));
-                let before = made.quads.len();
-                order(&non_zeros, &mut made.quads);
-                made.counts.push((made.quads.len() - before) as u8);
+                some.extend(indices.iter().copied().zip(values.iter().copied()));
+                let before = made.non_zeros.len();
+                order(&some, &mut made.non_zeros);
+                made.counts.push((made.non_zeros.len() - before) as u8);
             }
         }
-        made.starts.push(made.quads.len());
-        made.quads.shrink_to_fit();
+        made.starts.push(made.non_zeros.len());
+        made.non_zeros.shrink_to_fit();
         made
     }
 
@@ -112,12 +112,12 @@ impl Quads {
         let Some(block) = block else { return (&[0; TILE][..rows.len()], &[]) };
         let tile = block * self.m.div_ceil(TILE) + rows.start / TILE;
         let counts = &self.counts[block * self.m..][rows];
-        (counts, &self.quads[self.starts[tile]..self.starts[tile + 1]])
+        (counts, &self.non_zeros[self.starts[tile]..self.starts[tile + 1]])
     }
 
     /// Bytes it takes.
     pub fn bytes(&self) -> usize {
-        self.counts.len() + size_of_val(&self.starts[..]) + size_of_val(&self.quads[..])
+        self.counts.len() + size_of_val(&self.starts[..]) + size_of_val(&self.non_zeros[..])
     }
 }
 
