@@ -32,7 +32,7 @@ fn most_dense(tier: Tier) -> usize {
 }
 
 /// Bytes of a weight below which a second thread costs more than it saves.
-const PART: usize = 256 * 1024;
+const PART: usize = 128 * 1024;
 
 /// How a factor is computed.
 enum Form {
@@ -140,9 +140,9 @@ impl Factor {
                 (form.family(), tier, Form::SparseF32(form), bytes)
             }
         };
-        // A few parts a thread, so that one that is late does not keep the others waiting.
-        let parts =
-            if threads == 1 { 1 } else { (bytes.saturating_mul(n.div_ceil(MOST)) / PART).min(4 * threads) };
+        // As many parts for each thread, and a few, so that one that is late does not keep the others waiting.
+        let parts = (bytes.saturating_mul(n.div_ceil(MOST)) / PART).min(4 * threads);
+        let parts = if threads == 1 || parts <= 1 { 1 } else { parts.next_multiple_of(threads) };
         // Of many vectors the threads take some each where all of the weight is near, otherwise some rows.
         let (tiles, batches) = (matrix.m().div_ceil(TILE), n.div_ceil(gemv_f32::BATCH));
         let (rows, vectors) =
