@@ -31,7 +31,7 @@ fn most_dense(tier: Tier) -> usize {
     }
 }
 
-/// Bytes of a weight below which a second thread costs more than it saves.
+/// Bytes of a weight that are worth a part of their own: fewer cost another thread more than they save.
 const PART: usize = 128 * 1024;
 
 /// How a factor is computed.
@@ -142,7 +142,11 @@ impl Factor {
         };
         // As many parts for each thread, and a few, so that one that is late does not keep the others waiting.
         let parts = (bytes.saturating_mul(n.div_ceil(MOST)) / PART).min(4 * threads);
-        let parts = if threads == 1 || parts <= 1 { 1 } else { parts.next_multiple_of(threads) };
+        let parts = match threads {
+            1 => 1,
+            _ if parts < threads => parts.max(1),
+            _ => parts.next_multiple_of(threads),
+        };
         // Of many vectors the threads take some each where all of the weight is near, otherwise some rows.
         let (tiles, batches) = (matrix.m().div_ceil(TILE), n.div_ceil(gemv_f32::BATCH));
         let (rows, vectors) =
