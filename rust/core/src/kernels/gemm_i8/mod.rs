@@ -201,6 +201,10 @@ mod tests {
             for rows in [(0, 150), (16, 48), (48, 150), (32, 144), (128, 150), (144, 150)] {
                 check(tier, kernel, &Case::new((150, 700, 50), 4, 0.0), rows);
             }
+            // More weights than a near cache is taken to hold.
+            for n in [10, 32, 48, 64] {
+                check(tier, kernel, &Case::new((210, 700, n), 4, 0.0), (0, 210));
+            }
         });
     }
 
