@@ -124,6 +124,16 @@ macro_rules! tests {
             }
 
             #[test]
+            fn a_weight_that_no_cache_holds_agrees() {
+                let mut rng = Rng::new(9);
+                let case = Case::<$type>::new(&mut rng, $make, 250, 17_000, 1, 0);
+                for_each_impl($table, |tier, run| {
+                    let out = case.run(run, 0..250);
+                    case.check(&out, 0..250, &format!("{tier}"));
+                });
+            }
+
+            #[test]
             fn every_number_of_vectors_agrees() {
                 let mut rng = Rng::new(2);
                 for n in (1..=BATCH).chain([9, 17, 40]) {
