@@ -553,24 +553,25 @@ fn spmm_i8(kernel: spmm_i8::Kernel) -> Vec<Case> {
     let case = |(name, m, k, side, gathered): Conv| {
         let plane = side * side;
         let out_stride = plane.next_multiple_of(LANES_U8);
-        let pitch = if gathered { NR } else { out_stride };
+        let nr = kernel.nr();
+        let pitch = if gathered { nr } else { out_stride };
         let (weight, finish) = (sparse((m, k), int8), Finish::new(m, k / 10));
-        let read = weight.bytes() + k * if gathered { NR } else { plane };
+        let read = weight.bytes() + k * if gathered { nr } else { plane };
         let macs = weight.nnz() * plane;
         let quads = match kernel {
-            spmm_i8::Kernel::Quads(_, made) => Some(made(&weight.rows())),
+            spmm_i8::Kernel::Quads(kernel) => Some((kernel.made)(&weight.rows())),
             spmm_i8::Kernel::Rows(_) => None,
         };
         let x = Buffer::filled(k * pitch, byte);
         let mut out = Buffer::<u8>::new(m * out_stride);
         let call = move || {
-            for j in (0..plane).step_by(NR) {
+            for j in (0..plane).step_by(nr) {
                 let strip = StripI8 {
                     weight: (),
                     rows: (0, m),
                     panel: x[if gathered { 0 } else { j }..].as_ptr(),
                     panel_stride: pitch,
-                    n: NR.min(plane - j),
+                    n: nr.min(plane - j),
                     out: out[j..].as_mut_ptr(),
                     out_stride,
                     residual: null(),
@@ -582,8 +583,8 @@ fn spmm_i8(kernel: spmm_i8::Kernel) -> Vec<Case> {
                 unsafe {
                     match kernel {
                         spmm_i8::Kernel::Rows(run) => run(&strip.with(rows)),
-                        spmm_i8::Kernel::Quads(run, _) => {
-                            run(&strip.with(quads.as_ref().expect("made above")));
+                        spmm_i8::Kernel::Quads(kernel) => {
+                            (kernel.run)(&strip.with(quads.as_ref().expect("made above")));
                         }
                     }
                 }

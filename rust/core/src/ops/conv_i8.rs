@@ -15,7 +15,6 @@ use crate::kernels::spmm_i8::{Quads, cost};
 use crate::kernels::strip_i8::{DEPTH, LANES, NR, Pack, StripI8, StripI8Kernel};
 use crate::kernels::window::Window2;
 use crate::kernels::{depthwise_i8, gemm_i8, pick, spmm_i8};
-use crate::pool::split;
 use crate::tensor::{DType, Meta, Planes};
 use crate::weight::{Matrix, Plain, QUAD, Structure, TilesI8, Unit};
 use serde::{Deserialize, Serialize};
@@ -135,16 +134,12 @@ impl ConvI8 {
         let in_place = direct && (pack.is_some() || from.pitch.is_multiple_of(NR));
         let parts = if in_place && pack.is_none() { Parts::Free } else { Parts::Copy };
         let (products, columns) = (to.n * groups, to.plane);
-        let outputs = Outputs { products, m, columns, nr: NR, threads: site.threads, parts };
+        let nr = form.nr();
+        // A sparse kernel takes as long for a few columns less than NR, so only the last strip may have them.
+        let grain = if pack.is_some() { LANES } else { NR };
+        let outputs = Outputs { products, m, columns, nr, grain, threads: site.threads, parts };
         let by_rows = site.by_channels && groups == 1 && direct;
-        let cut = by_rows.then(|| outputs.cut_by_rows()).flatten().unwrap_or_else(|| {
-            if pack.is_some() {
-                outputs.cut()
-            } else {
-                // A sparse kernel takes as long for a few columns less than NR, so only the last strip may have them.
-                outputs.cut_at(split(columns, columns.div_ceil(NR), NR))
-            }
-        });
+        let cut = by_rows.then(|| outputs.cut_by_rows()).flatten().unwrap_or_else(|| outputs.cut());
         // It is at its best with NR columns, where the gap after the planes has room for them.
         let fills_gap =
             pack.is_none() && size == 1 && to.pitch.is_multiple_of(NR) && residual_pitch.is_multiple_of(NR);
@@ -163,7 +158,7 @@ impl ConvI8 {
             frame.pool.run(cut.items(), &|item, worker| {
                 let Piece { product, columns: (p0, p1), rows } = cut.at(item);
                 let (image, group) = (product / groups, product % groups);
-                let n = if fills_gap && p1 - p0 > NR / 2 { NR } else { p1 - p0 };
+                let n = if fills_gap && p1 - p0 > NR / 2 { (p1 - p0).next_multiple_of(NR) } else { p1 - p0 };
                 let planes = x.get().wrapping_add((image * from.channels + group * depth) * from.pitch);
                 let panel = frame.scratch_ptr::<u8>(worker);
                 let plain = panel.wrapping_add(panel_len);
@@ -202,8 +197,8 @@ impl ConvI8 {
                                         x: first.cast_const(),
                                         pitch: from.pitch,
                                         channels,
-                                        out: plain.wrapping_add(tap * NR),
-                                        out_stride: taps * NR,
+                                        out: plain.wrapping_add(tap * nr),
+                                        out_stride: taps * nr,
                                         padding: zero_point,
                                     };
                                     // SAFETY: `pick` found the tier's token; the channels' planes are there, and scratch has a row
@@ -215,7 +210,7 @@ impl ConvI8 {
                                 let (base, apart, rows) = if in_place {
                                     (first.wrapping_add(p0), from.pitch, channels)
                                 } else {
-                                    (plain, NR, channels * taps)
+                                    (plain, nr, channels * taps)
                                 };
                                 let rows: Vec<*const u8> =
                                     (0..rows).map(|r| base.wrapping_add(r * apart).cast_const()).collect();
@@ -227,7 +222,7 @@ impl ConvI8 {
                     }
                 }
                 let channel = image * to.channels + group * m;
-                let sparse_panel = if in_place { (planes.wrapping_add(p0), from.pitch) } else { (plain, NR) };
+                let sparse_panel = if in_place { (planes.wrapping_add(p0), from.pitch) } else { (plain, nr) };
                 let (source, stride) = if pack.is_some() { (panel, NR) } else { sparse_panel };
                 let call = StripI8 {
                     weight: (),
@@ -263,13 +258,13 @@ impl ConvI8 {
                         Form::Blocks(_, kernel, blocks, _) => (kernel.run)(&call.with(&blocks[group])),
                         Form::Fours(_, kernel, matrix) => (kernel.run)(&whole().with(matrix.fours())),
                         Form::Sparse(_, kernel, matrix) => kernel(&whole().with(matrix.rows())),
-                        Form::Quads(_, kernel, _, quads) => kernel(&whole().with(quads)),
+                        Form::Quads(_, kernel, _, quads) => (kernel.run)(&whole().with(quads)),
                     }
                 }
             });
         });
         let rows = matches!(gathers, Gathering::Rows);
-        step.scratch = panel_len + if in_place || !rows { 0 } else { channels_at_once * taps * NR };
+        step.scratch = panel_len + if in_place || !rows { 0 } else { channels_at_once * taps * nr };
         step.flops = flops;
         step.weight_bytes = bytes;
         step.reason = reason;
@@ -337,9 +332,9 @@ impl Form {
             let (tier, kernel) = pick(spmm_i8::TABLE, tier);
             return Ok(match kernel {
                 spmm_i8::Kernel::Rows(kernel) => Form::Sparse(tier, kernel, Arc::clone(stored)),
-                spmm_i8::Kernel::Quads(kernel, made) => {
+                spmm_i8::Kernel::Quads(kernel) => {
                     let quads = stored.form("spmm_i8", |matrix| {
-                        let quads = made(&matrix.rows());
+                        let quads = (kernel.made)(&matrix.rows());
                         let bytes = quads.bytes();
                         Ok((quads, bytes))
                     })?;
@@ -397,6 +392,11 @@ impl Form {
             Form::Fours(_, kernel, _) => Some(kernel.pack),
             Form::Sparse(..) | Form::Quads(..) => None,
         }
+    }
+
+    /// Most columns of a strip.
+    fn nr(&self) -> usize {
+        if let Form::Quads(_, kernel, ..) = self { kernel.nr } else { NR }
     }
 
     fn gathering(&self) -> Gathering {

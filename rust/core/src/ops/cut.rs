@@ -24,6 +24,8 @@ pub(super) struct Outputs {
     pub(super) columns: usize,
     /// Most columns of a strip.
     pub(super) nr: usize,
+    /// What the first column of a strip is a multiple of.
+    pub(super) grain: usize,
     pub(super) threads: usize,
     pub(super) parts: Parts,
 }
@@ -31,7 +33,7 @@ pub(super) struct Outputs {
 impl Outputs {
     /// Strips as wide as the kernel likes and equal to a vector; where there are fewer than threads, rows are cut too.
     pub(super) fn cut(self) -> Cut {
-        let Outputs { products, m, columns, nr, threads, parts } = self;
+        let Outputs { products, m, columns, nr, grain, threads, parts } = self;
         let mut strips = columns.div_ceil(nr);
         if threads > 1 {
             // A few more strips let all threads finish together, so long as each is some vectors wide.
@@ -46,11 +48,11 @@ impl Outputs {
                 strips = strips.max(even);
             }
         }
-        self.cut_at(split(columns, strips, LANES))
+        self.cut_at(split(columns, strips, grain))
     }
 
     /// With strips that are given.
-    pub(super) fn cut_at(self, strips: Ranges) -> Cut {
+    fn cut_at(self, strips: Ranges) -> Cut {
         let regions = (strips.len() * self.products).max(1);
         let want = match (self.threads, self.parts) {
             (1, _) => 1,
@@ -68,8 +70,8 @@ impl Outputs {
     /// them in its own cache when it comes to read them. None where rows are too few, or every thread has products of its own
     /// anyway.
     pub(super) fn cut_by_rows(self) -> Option<Cut> {
-        let Outputs { products, m, columns, nr, threads, parts } = self;
-        let strips = split(columns, columns.div_ceil(nr), LANES);
+        let Outputs { products, m, columns, nr, grain, threads, parts } = self;
+        let strips = split(columns, columns.div_ceil(nr), grain);
         // Parts of two tiles and more; where they cost nothing, enough of them that a thread can take work off another.
         let want = if parts == Parts::Free { 4usize.div_ceil(strips.len().max(1)) } else { 1 };
         let each = want.min(m / (2 * TILE) / threads);
@@ -128,9 +130,17 @@ mod tests {
             .flat_map(|columns| [1, 16, 24, 64, 65, 320].into_iter().map(move |m| (columns, m)));
         sizes.flat_map(|(columns, m)| {
             [Parts::Free, Parts::Copy, Parts::Recompute].into_iter().flat_map(move |parts| {
-                [(1, 1), (1, 2), (1, 3), (3, 2), (4, 2), (2, 5)]
-                    .into_iter()
-                    .map(move |(products, threads)| Outputs { products, m, columns, nr: 96, threads, parts })
+                [(1, 1), (1, 2), (1, 3), (3, 2), (4, 2), (2, 5)].into_iter().map(
+                    move |(products, threads)| Outputs {
+                        products,
+                        m,
+                        columns,
+                        nr: 96,
+                        grain: LANES,
+                        threads,
+                        parts,
+                    },
+                )
             })
         })
     }

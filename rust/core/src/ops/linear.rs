@@ -9,6 +9,7 @@ use super::product::{Chain, Window};
 use super::vectors::Vectors;
 use super::{Args, Frame, Operator, Prepared, Site, Step};
 use crate::error::{Result, ensure};
+use crate::kernels::strip::LANES;
 use crate::kernels::{pick, relayout};
 use crate::tensor::{DType, Meta};
 use serde::{Deserialize, Serialize};
@@ -77,8 +78,15 @@ impl Operator for Linear {
         let chain = Chain::new(matrix, columns, site.tier)?;
         let (_, transpose) = pick(relayout::TABLE, site.tier);
         let nr = chain.nr();
-        let outputs =
-            Outputs { products: 1, m, columns, nr, threads: site.threads, parts: chain.parts(false) };
+        let outputs = Outputs {
+            products: 1,
+            m,
+            columns,
+            nr,
+            grain: LANES,
+            threads: site.threads,
+            parts: chain.parts(false),
+        };
         let cut = outputs.cut();
         let (panel_len, tallest) = (
             chain.panel(),

@@ -9,7 +9,7 @@ use super::quads::Quad;
 use super::{ByQuads, Kernel, Place, Quads, places};
 use crate::isa::Avx2;
 use crate::kernels::strip_i8::avx2::store_sums;
-use crate::kernels::strip_i8::{StripI8, Sums, word};
+use crate::kernels::strip_i8::{NR, StripI8, Sums, word};
 
 /// Columns whose bytes are a register, and sums four of them.
 const COLUMNS: usize = 32;
@@ -17,15 +17,15 @@ const COLUMNS: usize = 32;
 const WIDTH: usize = 8;
 
 pub(super) fn get() -> Option<Kernel> {
-    Avx2::detect().map(|_| Kernel::Quads(run as ByQuads, Quads::in_pairs))
+    Avx2::detect().map(|_| Kernel::Quads(ByQuads { run, made: Quads::in_pairs, nr: NR }))
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn run(s: &StripI8<'_, &Quads>) {
-    let block = (s.weight.blocks(), s.weight.block() * s.panel_stride);
+    let block = s.weight.bytes_of_block(s.panel_stride);
     // SAFETY: the caller's; sums are stored where they were, and once the tile's are complete, as the strip's rows.
     unsafe {
-        places(s, block, |place, sums| {
+        places(s, block, |place, [sums]: &mut [Sums; 1]| {
             let (counts, fours) = s.weight.rows(place.block, place.rows.clone());
             if s.n > COLUMNS {
                 add::<2>(place, s.panel_stride, counts, fours, sums);

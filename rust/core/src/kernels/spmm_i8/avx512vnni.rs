@@ -10,22 +10,54 @@ use std::arch::x86_64::*;
 
 use super::avx2::in_order;
 use super::quads::Quad;
-use super::{ByQuads, Kernel, Place, Quads, places};
+use super::{ByQuads, Kernel, Place, Quads, columns, places};
 use crate::isa::Avx512Vnni;
 use crate::kernels::strip_i8::avx512::{Bytes, is_whole};
-use crate::kernels::strip_i8::{NR, StripI8, Sums, store_rows, word};
+use crate::kernels::strip_i8::{NR, Output, StripI8, Sums, store_rows, word};
+
+/// Two registers of columns pass over a row at a time: its fours are decoded once for both, and read half as often.
+const WIDE: usize = 2;
 
 pub(super) fn get() -> Option<Kernel> {
-    Avx512Vnni::detect().map(|_| Kernel::Quads(run as ByQuads, Quads::in_turn))
+    Avx512Vnni::detect().map(|_| Kernel::Quads(ByQuads { run, made: Quads::in_turn, nr: WIDE * NR }))
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn run(s: &StripI8<'_, &Quads>) {
-    let (block, stride) = ((s.weight.blocks(), s.weight.block() * s.panel_stride), s.panel_stride);
+    // SAFETY: the caller's; sums are stored where they were, and once the tile's are complete, as the strip's rows.
+    unsafe {
+        if s.n <= NR {
+            narrow(s);
+        } else if let Output::F32 { .. } = s.requant.output {
+            for j in (0..s.n).step_by(NR) {
+                narrow(&columns(s, j, NR));
+            }
+        } else {
+            let halves: [_; WIDE] = std::array::from_fn(|h| columns(s, h * NR, NR));
+            let bytes = halves.each_ref().map(|half| Bytes::new(half));
+            let (block, stride) = (s.weight.bytes_of_block(s.panel_stride), s.panel_stride);
+            places(s, block, |place, sums| {
+                let part = s.weight.rows(place.block, place.rows.clone());
+                whole::<WIDE>(place, stride, part, sums, |(r, h), sums, _| {
+                    bytes[h].store::<false, _>(&halves[h], place.rows.start + r, sums);
+                });
+            });
+        }
+    }
+}
+
+/// [`run`] of at most [`NR`] columns.
+///
+/// # Safety
+/// As [`ByQuads`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+#[inline]
+unsafe fn narrow(s: &StripI8<'_, &Quads>) {
+    let (block, stride) = (s.weight.bytes_of_block(s.panel_stride), s.panel_stride);
     let part = |place: &Place<'_>| s.weight.rows(place.block, place.rows.clone());
     // SAFETY: the caller's; sums are stored where they were, and once the tile's are complete, as the strip's rows.
     unsafe {
-        let store = |place: &Place<'_>, sums: &Sums| {
+        let store = |place: &Place<'_>, [sums]: &[Sums; 1]| {
             if place.last {
                 store_rows(s, place.rows.start, &sums.0[..place.rows.len()]);
             }
@@ -33,13 +65,13 @@ unsafe fn run(s: &StripI8<'_, &Quads>) {
         if is_whole(s) {
             let bytes = Bytes::new(s);
             places(s, block, |place, sums| {
-                whole(place, stride, part(place), sums, |r, sums, _| {
+                whole::<1>(place, stride, part(place), sums, |(r, _), sums, _| {
                     bytes.store::<false, _>(s, place.rows.start + r, sums);
                 });
             });
         } else if s.n > NR / 2 {
             places(s, block, |place, sums| {
-                whole(place, stride, part(place), sums, |_, sums, at| {
+                whole::<1>(place, stride, part(place), sums, |_, sums, at| {
                     for (i, sums) in sums.into_iter().enumerate() {
                         let lanes: [[i32; 4]; 4] = std::mem::transmute(sums);
                         for (l, lane) in lanes.into_iter().enumerate() {
@@ -51,7 +83,7 @@ unsafe fn run(s: &StripI8<'_, &Quads>) {
             });
         } else {
             places(s, block, |place, sums| {
-                half(place, stride, part(place), sums, |_, sums, at| {
+                half::<1>(place, stride, part(place), sums, |_, sums, at| {
                     at.cast::<[__m256i; 4]>().write(in_order(sums));
                 });
                 store(place, sums);
@@ -60,9 +92,10 @@ unsafe fn run(s: &StripI8<'_, &Quads>) {
     }
 }
 
-/// Defines `$name(place, stride, (counts, quads), sums, finish)`: adds the fours of a tile of rows over the columns, a byte
-/// each, that a register holds. `sums` is where earlier blocks left their sums and where these are left, except those of the
-/// last block, which go to `finish(row, sums, at)`, `row` being of the tile and `at` the place in `sums`.
+/// Defines `$name::<H>(place, stride, (counts, quads), sums, finish)`: adds the fours of a tile of rows over `H` times the
+/// columns, a byte each, that a register holds. `sums` is where earlier blocks left their sums and where these are left,
+/// except those of the last block, which go to `finish((row, h), sums, at)`, `row` being of the tile and `at` the place in
+/// `sums[h]`.
 macro_rules! add {
     (
         $name:ident, vector: $vector:ident, $load:ident, $load_sums:ident, $store_sums:ident, $splat:ident,
@@ -72,46 +105,51 @@ macro_rules! add {
         /// The panel has the indices of all fours, and the columns.
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
         #[inline(never)]
-        unsafe fn $name(
+        unsafe fn $name<const H: usize>(
             place: &Place<'_>,
             stride: usize,
             (counts, mut quads): (&[u8], &[Quad]),
-            sums: &mut Sums,
-            finish: impl Fn(usize, [$vector; 4], *mut i32),
+            sums: &mut [Sums; H],
+            finish: impl Fn((usize, usize), [$vector; 4], *mut i32),
         ) {
             /// Sums of a register.
             const WIDTH: usize = size_of::<$vector>() / size_of::<i32>();
             const { assert!(4 * WIDTH <= NR) };
-            for (r, (&count, sums)) in counts.iter().zip(&mut sums.0).enumerate() {
-                let sums = sums.as_mut_ptr();
-                let mut acc: [$vector; 4] = match place.start {
-                    Some(start) => [$splat(start[r]); 4],
-                    // SAFETY: four registers of sums lie there.
-                    None => std::array::from_fn(|i| unsafe { $load_sums(sums.add(i * WIDTH).cast()) }),
+            for (r, &count) in counts.iter().enumerate() {
+                let sums = sums.each_mut().map(|sums| sums.0[r].as_mut_ptr());
+                let mut acc: [[$vector; 4]; H] = match place.start {
+                    Some(start) => [[$splat(start[r]); 4]; H],
+                    None => sums.map(|at| {
+                        // SAFETY: four registers of sums lie there.
+                        std::array::from_fn(|i| unsafe { $load_sums(at.add(i * WIDTH).cast()) })
+                    }),
                 };
                 let (row, below) = quads.split_at(count.into());
                 quads = below;
                 for quad in row {
-                    let x = quad.indices.map(|index| {
-                        // SAFETY: the caller's.
-                        unsafe { $load(place.panel.add(usize::from(index) * stride).cast()) }
-                    });
+                    let at = quad.indices.map(|index| place.panel.wrapping_add(usize::from(index) * stride));
                     let w = $splat(word(quad.values));
-                    let (a, b) = ($low8(x[0], x[1]), $high8(x[0], x[1]));
-                    let (c, d) = ($low8(x[2], x[3]), $high8(x[2], x[3]));
-                    acc = [
-                        $dot(acc[0], $low16(a, c), w),
-                        $dot(acc[1], $high16(a, c), w),
-                        $dot(acc[2], $low16(b, d), w),
-                        $dot(acc[3], $high16(b, d), w),
-                    ];
+                    for (h, acc) in acc.iter_mut().enumerate() {
+                        // SAFETY: the caller's.
+                        let x = at.map(|at| unsafe { $load(at.add(h * NR).cast()) });
+                        let (a, b) = ($low8(x[0], x[1]), $high8(x[0], x[1]));
+                        let (c, d) = ($low8(x[2], x[3]), $high8(x[2], x[3]));
+                        *acc = [
+                            $dot(acc[0], $low16(a, c), w),
+                            $dot(acc[1], $high16(a, c), w),
+                            $dot(acc[2], $low16(b, d), w),
+                            $dot(acc[3], $high16(b, d), w),
+                        ];
+                    }
                 }
-                if place.last {
-                    finish(r, acc, sums);
-                } else {
-                    for (i, &acc) in acc.iter().enumerate() {
-                        // SAFETY: as they were loaded.
-                        unsafe { $store_sums(sums.add(i * WIDTH).cast(), acc) };
+                for (h, (acc, at)) in acc.into_iter().zip(sums).enumerate() {
+                    if place.last {
+                        finish((r, h), acc, at);
+                    } else {
+                        for (i, acc) in acc.into_iter().enumerate() {
+                            // SAFETY: as they were loaded.
+                            unsafe { $store_sums(at.add(i * WIDTH).cast(), acc) };
+                        }
                     }
                 }
             }

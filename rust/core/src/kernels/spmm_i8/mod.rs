@@ -2,13 +2,13 @@
 //!
 //! `out[r][j] = requantize(Σ_k W[r][k] · x[k][j])` as [`strip_i8`](super::strip_i8) defines it, over the non-zeros of `W`,
 //! [`SparseRows`], in place or as the tier orders them. The panel is plain, `[k][panel_stride]`, so that for a convolution of kernel 1 it is the
-//! activation itself; each of its rows is readable over all [`NR`] columns, whatever `n` is. Exact, hence equal, on every
+//! activation itself; each of its rows is readable over whole [`NR`]s of columns, whatever `n` is. Exact, hence equal, on every
 //! tier.
 
 #![allow(unsafe_code, reason = "reads a panel through its pointer")]
 
 use super::Impl;
-use super::strip_i8::{NR, StripI8, Sums};
+use super::strip_i8::{NR, Output, StripI8, Sums};
 use crate::isa::Tier;
 use crate::weight::{SparseRows, TILE};
 use std::ops::Range;
@@ -30,22 +30,37 @@ pub use quads::Quads;
 /// Computes the rows of a strip.
 ///
 /// # Safety
-/// As [`StripI8Kernel`](super::strip_i8::StripI8Kernel), and the panel's rows are readable over [`NR`] columns.
+/// As [`StripI8Kernel`](super::strip_i8::StripI8Kernel), and the panel's rows are readable over whole [`NR`]s of columns.
 pub type ByRows = unsafe fn(&StripI8<'_, SparseRows<'_, i8>>);
 
-/// Computes the rows of a strip of a weight whose non-zeros are in fours.
-///
-/// # Safety
-/// As [`ByRows`].
-pub type ByQuads = unsafe fn(&StripI8<'_, &Quads>);
+/// A kernel of a weight whose non-zeros are in fours.
+#[derive(Clone, Copy, Debug)]
+pub struct ByQuads {
+    /// Computes the rows of a strip; as [`ByRows`], but of up to `nr` columns.
+    pub run: unsafe fn(&StripI8<'_, &Quads>),
+    /// Makes the fours.
+    pub made: fn(&SparseRows<'_, i8>) -> Quads,
+    /// Most columns of a strip: [`NR`] or a multiple of it.
+    pub nr: usize,
+}
 
 /// A kernel of this family, by the form of the weight it reads.
 #[derive(Clone, Copy, Debug)]
 pub enum Kernel {
     /// The file's form.
     Rows(ByRows),
-    /// Fours, and how they are made.
-    Quads(ByQuads, fn(&SparseRows<'_, i8>) -> Quads),
+    /// Fours.
+    Quads(ByQuads),
+}
+
+impl Kernel {
+    /// Most columns of a strip.
+    pub fn nr(self) -> usize {
+        match self {
+            Kernel::Rows(_) => NR,
+            Kernel::Quads(kernel) => kernel.nr,
+        }
+    }
 }
 
 /// The implementations, best first.
@@ -97,20 +112,36 @@ struct Part<'a, U> {
 /// second-level cache seldom, few enough that their sums, 4 KiB a tile, stay in the first.
 const GROUP: usize = 4;
 
+/// Columns `j..` of a strip, at most `most` of them.
+#[cfg(target_arch = "x86_64")]
+fn columns<'a, W: Copy>(s: &StripI8<'a, W>, j: usize, most: usize) -> StripI8<'a, W> {
+    let size = match s.requant.output {
+        Output::U8 { .. } => size_of::<u8>(),
+        Output::F32 { .. } => size_of::<f32>(),
+    };
+    StripI8 {
+        panel: s.panel.wrapping_add(j),
+        n: most.min(s.n - j),
+        out: s.out.wrapping_add(j * size),
+        residual: if s.residual.is_null() { s.residual } else { s.residual.wrapping_add(j) },
+        ..*s
+    }
+}
+
 /// The loop nest over blocks of so many columns' bytes of the panel: hands `add` one tile and block at a time, with the
-/// tile's sums so far, in whatever order of columns the tier left them. `add` stores what comes of the last block.
+/// tile's sums so far, of `H` times [`NR`] columns, in whatever order of columns the tier left them. `add` stores what comes of the last block.
 ///
 /// To be inlined into a function compiled for the tier, of which `add` is a closure.
 ///
 /// # Safety
 /// As [`ByRows`]; the panel has so many blocks.
 #[inline(always)]
-unsafe fn places<W>(
+unsafe fn places<W, const H: usize>(
     s: &StripI8<'_, W>,
     (blocks, bytes): (usize, usize),
-    add: impl Fn(&Place<'_>, &mut Sums),
+    add: impl Fn(&Place<'_>, &mut [Sums; H]),
 ) {
-    let mut sums = [const { Sums([[0; NR]; TILE]) }; GROUP];
+    let mut sums = [const { [const { Sums([[0; NR]; TILE]) }; H] }; GROUP];
     for group in s.rows().step_by(GROUP * TILE) {
         let tiles = (group..s.rows.1.min(group + GROUP * TILE)).step_by(TILE);
         for b in 0..blocks.max(1) {
@@ -137,7 +168,7 @@ unsafe fn places<W>(
 #[inline(always)]
 unsafe fn parts<U>(s: &StripI8<'_, SparseRows<'_, U>>, add: impl Fn(&Part<'_, U>, &mut Sums)) {
     let stride = s.panel_stride * size_of::<U>();
-    let add = |place: &Place<'_>, sums: &mut Sums| {
+    let add = |place: &Place<'_>, [sums]: &mut [Sums; 1]| {
         let Place { ref rows, block, panel, start, last } = *place;
         let r0 = rows.start;
         let (counts, units): (&[u8], _) = match block {
@@ -164,18 +195,18 @@ mod tests {
         let Case { m, k, n, .. } = *case;
         let weight = case.sparse(block);
         // An odd stride puts rows at every alignment.
-        let stride = NR + 1;
+        let stride = n.next_multiple_of(NR) + 1;
         let mut panel = Aligned::<u8>::new(k * stride, 3);
         for (to, from) in panel.chunks_mut(stride).zip(case.x.chunks(n)) {
             to[..n].copy_from_slice(from);
         }
         let got = match kernel {
-            // SAFETY: the tier was detected; the panel has NR columns, `strip` gives room for what a strip may touch.
+            // SAFETY: the tier was detected; the panel has whole NRs of columns, `strip` gives room for what a strip may touch.
             Kernel::Rows(run) => case.strip(weight.rows(), rows, (&panel, stride), |s| unsafe { run(s) }),
-            Kernel::Quads(run, made) => {
-                let quads = made(&weight.rows());
+            Kernel::Quads(kernel) => {
+                let quads = (kernel.made)(&weight.rows());
                 // SAFETY: as above.
-                case.strip(&quads, rows, (&panel, stride), |s| unsafe { run(s) })
+                case.strip(&quads, rows, (&panel, stride), |s| unsafe { (kernel.run)(s) })
             }
         };
         assert_eq!(got, case.expected(rows), "{tier}: {m} x {k} x {n} in blocks of {block}, rows {rows:?}");
@@ -187,7 +218,8 @@ mod tests {
             let mut kind = 0;
             for (m, zeros) in [(1, 0.9), (15, 0.5), (16, 0.95), (17, 0.9), (33, 0.7), (65, 0.9), (5, 1.0)] {
                 for k in [1, 3, 4, 5, 63, 65, 255, 300, 600] {
-                    for n in [1, 15, 16, 17, 31, 32, 33, 48, 49, 63, 64] {
+                    let edges = [1, 15, 16, 17, 31, 32, 33, 48, 49, 63, 64, 65, 80, 96, 113, 127, 128];
+                    for n in edges.into_iter().filter(|&n| n <= kernel.nr()) {
                         let block = [256, 128, 7][kind as usize % 3];
                         check(tier, kernel, &Case::new((m, k, n), kind, zeros), block, (0, m));
                         kind += 1;
@@ -201,8 +233,10 @@ mod tests {
     fn equals_the_oracle_in_every_kind_of_output() {
         for_each_impl(TABLE, |tier, kernel| {
             for kind in 0..Case::KINDS {
-                check(tier, kernel, &Case::new((18, 37, NR), kind, 0.5), 256, (0, 18));
-                check(tier, kernel, &Case::new((17, 530, 21), kind, 0.5), 128, (0, 17));
+                for n in [21, NR, kernel.nr() - 7] {
+                    check(tier, kernel, &Case::new((18, 37, n), kind, 0.5), 256, (0, 18));
+                    check(tier, kernel, &Case::new((17, 530, n), kind, 0.5), 128, (0, 17));
+                }
             }
         });
     }
@@ -211,7 +245,7 @@ mod tests {
     fn rounds_every_product_before_it_is_added() {
         for_each_impl(TABLE, |tier, kernel| {
             for kind in 0..Case::TIES {
-                check(tier, kernel, &Case::ties((64, 40, NR), kind, 0.5), 256, (0, 64));
+                check(tier, kernel, &Case::ties((64, 40, kernel.nr()), kind, 0.5), 256, (0, 64));
                 check(tier, kernel, &Case::ties((64, 40, 20), kind, 0.5), 256, (0, 64));
             }
         });
@@ -221,7 +255,9 @@ mod tests {
     fn computes_the_rows_asked_for_and_no_other() {
         for_each_impl(TABLE, |tier, kernel| {
             for rows in [(0, 16), (16, 32), (16, 112), (32, 130), (128, 130), (16, 16)] {
-                check(tier, kernel, &Case::new((130, 300, 50), 4, 0.8), 256, rows);
+                for n in [50, kernel.nr()] {
+                    check(tier, kernel, &Case::new((130, 300, n), 4, 0.8), 256, rows);
+                }
             }
         });
     }

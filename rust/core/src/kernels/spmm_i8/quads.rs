@@ -107,6 +107,11 @@ impl Quads {
         self.counts.len() / self.m.max(1)
     }
 
+    /// How many blocks of columns there are, and the bytes of each in a panel whose rows are `stride` apart.
+    pub(super) fn bytes_of_block(&self, stride: usize) -> (usize, usize) {
+        (self.blocks(), self.block() * stride)
+    }
+
     /// How many fours each row of a tile has in a block, and these; their indices are columns of the block.
     pub(super) fn rows(&self, block: Option<usize>, rows: Range<usize>) -> (&[u8], &[Quad]) {
         let Some(block) = block else { return (&[0; TILE][..rows.len()], &[]) };

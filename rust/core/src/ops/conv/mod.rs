@@ -13,6 +13,7 @@ use super::product::{Chain, Window};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::{Error, Result, ensure};
 use crate::kernels::pack::{self, Fill, LANES_F32, Taps};
+use crate::kernels::strip::LANES;
 use crate::kernels::window::Window2;
 use crate::kernels::{depthwise_f32, pick};
 use crate::pool::{Ranges, split};
@@ -261,7 +262,7 @@ impl Run {
         let parts = chain.parts(direct);
         let nr = chain.nr();
         let (products, columns) = (to.n * groups, to.plane);
-        let outputs = Outputs { products, m, columns, nr, threads: site.threads, parts };
+        let outputs = Outputs { products, m, columns, nr, grain: LANES, threads: site.threads, parts };
         let by_rows = site.by_channels && groups == 1 && parts == Parts::Free;
         let cut = by_rows.then(|| outputs.cut_by_rows()).flatten().unwrap_or_else(|| outputs.cut());
         let panel_len = if direct { 0 } else { chain.panel() };
