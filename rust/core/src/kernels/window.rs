@@ -253,6 +253,11 @@ pub(super) mod tests {
             let padding = [[pick(&[0, 1, 3]), pick(&[0, 1, 4])], [pick(&[0, 1, 3]), pick(&[0, 1, 4])]];
             add(input, kernel, stride, dilation, padding, &mut rng);
         }
+        for (w, stride) in [(150, 1), (256, 1), (257, 1), (150, 2), (511, 2), (700, 2)] {
+            for k in [2, 3] {
+                add([3, w], [k, k], [1, stride], [1, 1], [[1, 0], [1, 1]], &mut rng);
+            }
+        }
         for (w, k, dilation) in [(50, 31, 1), (200, 15, 1), (100, 5, 4), (1, 1, 1)] {
             let padding = [[0, 0], [k / 2 * dilation; 2]];
             add([1, w], [1, k], [1, 1], [1, dilation], padding, &mut rng);
