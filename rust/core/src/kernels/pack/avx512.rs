@@ -124,6 +124,12 @@ unsafe fn f32s(fill: &Fill<'_, f32>) {
                 }
                 let halves = &halves[..pieces.len()];
                 for _ in 0..fill.channels {
+                    // An image lies in no near cache, and a few rows of it are too short for a prefetcher to follow.
+                    for halves in halves {
+                        let next = x.wrapping_offset(halves.src).wrapping_add(fill.taps.ahead);
+                        _mm_prefetch::<_MM_HINT_T0>(next.cast());
+                        _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(LANES_F32).cast());
+                    }
                     // SAFETY: as above; every second element of a piece is inside the plane.
                     unsafe {
                         let row = halves.iter().fold(padding, |row, halves| halves.read(x, row));

@@ -58,6 +58,8 @@ pub struct Taps<'a> {
     /// Where the pieces of each vector of each tap end, `[taps][vectors]`.
     ends: Vec<u32>,
     vectors: usize,
+    /// About how many elements of a plane lie between what this strip sees and what the next, as wide, will see.
+    ahead: usize,
 }
 
 impl<'a> Taps<'a> {
@@ -109,7 +111,8 @@ impl<'a> Taps<'a> {
                 ends.resize((ty * kernel[1] + tx + 1) * vectors, pieces.len() as u32);
             }
         }
-        Taps { window, pieces, ends, vectors }
+        let ahead = n.saturating_mul(stride[0]).saturating_mul(apart);
+        Taps { window, pieces, ends, vectors, ahead }
     }
 
     /// Elements from one lane of a piece to the next.
