@@ -126,6 +126,42 @@ impl std::fmt::Display for Tier {
     }
 }
 
+/// Who made a processor. A [`Tier`] says what runs on it; what that costs differs between makers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Maker {
+    /// AMD.
+    Amd,
+    /// Any other.
+    Other,
+}
+
+impl Maker {
+    /// The maker of this processor, asked for once: the instruction is slow under a hypervisor.
+    #[cfg(target_arch = "x86_64")]
+    pub fn detect() -> Maker {
+        use std::arch::x86_64::__cpuid;
+        use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+        // As in `Amx::detect`.
+        static FOUND: AtomicU8 = AtomicU8::new(0);
+        let mut found = FOUND.load(Relaxed);
+        if found == 0 {
+            #[allow(unused_unsafe, reason = "newer compilers know the instruction to be safe")]
+            // SAFETY: every x86-64 processor has leaf 0.
+            let leaf = unsafe { __cpuid(0) };
+            let name = [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes);
+            found = if name.as_flattened() == b"AuthenticAMD" { 1 } else { 2 };
+            FOUND.store(found, Relaxed);
+        }
+        if found == 1 { Maker::Amd } else { Maker::Other }
+    }
+
+    /// The maker of this processor.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn detect() -> Maker {
+        Maker::Other
+    }
+}
+
 /// Defines a token whose only constructor is detection.
 macro_rules! token {
     ($(#[$doc:meta])* $name:ident, $arch:literal, $detect:ident, [$($feature:tt),+]) => {

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::isa::Tier;
 use crate::kernels::gemm_i8::{Blocks, Fitted};
 use crate::kernels::pack::{self, Beside, Fill, Gather, LANES_U8, RunBeside, RunGather, Taps};
-use crate::kernels::spmm_i8::{Quads, cost};
+use crate::kernels::spmm_i8::{Quads, cost::Cost};
 use crate::kernels::strip_i8::{DEPTH, LANES, NR, Pack, StripI8, StripI8Kernel};
 use crate::kernels::window::Window2;
 use crate::kernels::{depthwise_i8, gemm_i8, pick, spmm_i8};
@@ -279,11 +279,12 @@ fn prefers_dense(matrix: &Matrix, columns: usize, tier: Tier, in_place: bool) ->
     let (m, k, nnz) = (matrix.m(), matrix.k(), matrix.nnz());
     // What is left over after whole strips costs both sides alike.
     let n = columns.clamp(1, NR);
-    let with_zeros = cost::dense_ns(tier, (m, k), n);
+    let cost = Cost::of(tier);
+    let with_zeros = cost.dense_ns((m, k), n);
     let blocks = k.div_ceil(sparse.block());
     let without = match sparse.unit() {
-        Unit::FOUR => cost::fours_ns(tier, (m, k), (sparse.indices().len(), blocks), n),
-        _ => cost::sparse_ns(tier, (m, k), (nnz, blocks), n, in_place),
+        Unit::FOUR => cost.fours_ns((m, k), (sparse.indices().len(), blocks), n),
+        _ => cost.sparse_ns((m, k), (nnz, blocks), n, in_place),
     };
     let zeros = 100.0 * (1.0 - nnz as f64 / (m * k).max(1) as f64);
     let dense = with_zeros < without;

@@ -8,7 +8,7 @@
 use super::cut::Parts;
 use crate::error::Result;
 use crate::isa::Tier;
-use crate::kernels::spmm_f32::cost;
+use crate::kernels::spmm_f32::cost::{self, Cost};
 use crate::kernels::strip::{Epilogue, Strip, StripKernel, TILE};
 use crate::kernels::{Impl, gemm_f32, pick, spmm_f32};
 use crate::pool::Ranges;
@@ -229,9 +229,9 @@ fn strip_ns(matrix: &Matrix, n: usize, tier: Tier) -> f64 {
     match matrix.structure() {
         Structure::Sparse(sparse) => {
             let blocks = k.div_ceil(sparse.block());
-            cost::sparse_ns(tier, matrix.dtype(), m, sparse.values().len(), sparse.unit(), blocks, n)
+            Cost::of(tier).sparse_ns(matrix.dtype(), m, sparse.values().len(), sparse.unit(), blocks, n)
         }
-        _ => cost::dense_ns(tier, m, k, n),
+        _ => Cost::of(tier).dense_ns(m, k, n),
     }
 }
 
@@ -242,8 +242,9 @@ fn prefers_dense(matrix: &Matrix, columns: usize, tier: Tier) -> (bool, String) 
     // The widest strip of any tier; what is left over costs both sides alike.
     let n = columns.clamp(1, 64);
     // A weight is read from afar once for all strips.
-    let read = |bytes: usize| cost::around_ns(tier, 0.0, bytes as f64) / columns.div_ceil(n).max(1) as f64;
-    let with_zeros = cost::dense_ns(tier, m, k, n) + read(m * k * size_of::<f32>());
+    let cost = Cost::of(tier);
+    let read = |bytes: usize| cost.around_ns(0.0, bytes as f64) / columns.div_ceil(n).max(1) as f64;
+    let with_zeros = cost.dense_ns(m, k, n) + read(m * k * size_of::<f32>());
     let without = strip_ns(matrix, n, tier) + read(matrix.bytes());
     let zeros = 100.0 * (1.0 - nnz as f64 / (m * k).max(1) as f64);
     let dense = cost::prefers_dense(without, with_zeros);
@@ -368,11 +369,8 @@ impl Chain {
             vectors += n.div_ceil(16);
         }
         let times = products as f64 * strips.len() as f64 / sample.max(1) as f64;
-        let around = cost::around_ns(
-            first.tier,
-            (gathered * vectors) as f64 * times,
-            bytes.saturating_add(self.bytes()) as f64,
-        );
+        let around = Cost::of(first.tier)
+            .around_ns((gathered * vectors) as f64 * times, bytes.saturating_add(self.bytes()) as f64);
         Some((product * times + around) * 1e-9)
     }
 

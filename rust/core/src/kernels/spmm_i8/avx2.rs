@@ -5,11 +5,11 @@
 
 use std::arch::x86_64::*;
 
-use super::quads::Quad;
-use super::{ByQuads, Kernel, Place, Quads, places};
+use super::quads::{Place, Sums, groups};
+use super::{ByQuads, Kernel, Quads};
 use crate::isa::Avx2;
 use crate::kernels::strip_i8::avx2::store_sums;
-use crate::kernels::strip_i8::{NR, StripI8, Sums, word};
+use crate::kernels::strip_i8::{NR, StripI8, word};
 
 /// Columns whose bytes are a register, and sums four of them.
 const COLUMNS: usize = 32;
@@ -22,40 +22,44 @@ pub(super) fn get() -> Option<Kernel> {
 
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn run(s: &StripI8<'_, &Quads>) {
-    let block = s.weight.bytes_of_block(s.panel_stride);
-    // SAFETY: the caller's; sums are stored where they were, and once the tile's are complete, as the strip's rows.
+    // SAFETY: the caller's; sums are stored where they were, and once the group's are complete, as the strip's rows.
     unsafe {
-        places(s, block, |place, [sums]: &mut [Sums; 1]| {
-            let (counts, fours) = s.weight.rows(place.block, place.rows.clone());
+        groups(s, |place, sums: *mut [Sums; 1]| {
+            let sums = sums.cast();
             if s.n > COLUMNS {
-                add::<2>(place, s.panel_stride, counts, fours, sums);
+                add::<2>(place, s.panel_stride, sums);
             } else {
-                add::<1>(place, s.panel_stride, counts, fours, sums);
+                add::<1>(place, s.panel_stride, sums);
             }
             if place.last {
-                store_sums(s, place.rows.start, &sums.0[..place.rows.len()]);
+                let rows = Sums::rows(sums, place.wanted.clone());
+                store_sums(s, place.first + place.wanted.start, rows);
             }
         });
     }
 }
 
-/// Adds the fours of a tile of rows over `H` times [`COLUMNS`]. Sums lie as unpacking within 128-bit lanes leaves them until the last block's.
+/// Adds the fours of a group of rows over `H` times [`COLUMNS`]. Sums lie as unpacking within 128-bit lanes leaves them until
+/// the last block's.
 ///
 /// # Safety
-/// The panel has the indices of all fours, and the columns.
+/// The panel has the indices of all fours, and the columns; `sums` is valid, and initialised where it is not to be
+/// overwritten.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline(never)]
-unsafe fn add<const H: usize>(
-    place: &Place<'_>,
-    stride: usize,
-    counts: &[u8],
-    mut fours: &[Quad],
-    sums: &mut Sums,
-) {
+unsafe fn add<const H: usize>(place: &Place<'_>, stride: usize, sums: *mut Sums) {
     let one = _mm256_set1_epi16(1);
-    for (r, (&count, sums)) in counts.iter().zip(&mut sums.0).enumerate() {
-        debug_assert!(H * COLUMNS <= sums.len());
-        let sums = sums.as_mut_ptr();
+    const { assert!(H * COLUMNS <= NR) };
+    let mut fours = place.quads;
+    for row in place.rows {
+        let r = usize::from(row.row);
+        let (row, below) = fours.split_at(row.fours.into());
+        fours = below;
+        if !place.wanted.contains(&r) {
+            continue;
+        }
+        // SAFETY: the group has the row.
+        let sums = unsafe { Sums::row(sums, r) };
         let mut acc = [[_mm256_setzero_si256(); 4]; H];
         for (h, acc) in acc.iter_mut().enumerate() {
             for (i, acc) in acc.iter_mut().enumerate() {
@@ -66,8 +70,6 @@ unsafe fn add<const H: usize>(
                 };
             }
         }
-        let (row, below) = fours.split_at(count.into());
-        fours = below;
         for four in row {
             let w = _mm256_set1_epi32(word(four.values));
             let [a, b, c, d] =

@@ -9,11 +9,11 @@
 use std::arch::x86_64::*;
 
 use super::avx2::in_order;
-use super::quads::Quad;
-use super::{ByQuads, Kernel, Place, Quads, columns, places};
+use super::quads::{Place, Sums, groups};
+use super::{ByQuads, Kernel, Quads, columns};
 use crate::isa::Avx512Vnni;
 use crate::kernels::strip_i8::avx512::{Bytes, is_whole};
-use crate::kernels::strip_i8::{NR, Output, StripI8, Sums, store_rows, word};
+use crate::kernels::strip_i8::{NR, Output, StripI8, store_rows, word};
 
 /// Two registers of columns pass over a row at a time: its fours are decoded once for both, and read half as often.
 const WIDE: usize = 2;
@@ -24,7 +24,7 @@ pub(super) fn get() -> Option<Kernel> {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn run(s: &StripI8<'_, &Quads>) {
-    // SAFETY: the caller's; sums are stored where they were, and once the tile's are complete, as the strip's rows.
+    // SAFETY: the caller's; sums are stored where they were, and once the group's are complete, as the strip's rows.
     unsafe {
         if s.n <= NR {
             narrow(s);
@@ -35,11 +35,9 @@ unsafe fn run(s: &StripI8<'_, &Quads>) {
         } else {
             let halves: [_; WIDE] = std::array::from_fn(|h| columns(s, h * NR, NR));
             let bytes = halves.each_ref().map(|half| Bytes::new(half));
-            let (block, stride) = (s.weight.bytes_of_block(s.panel_stride), s.panel_stride);
-            places(s, block, |place, sums| {
-                let part = s.weight.rows(place.block, place.rows.clone());
-                whole::<WIDE>(place, stride, part, sums, |(r, h), sums, _| {
-                    bytes[h].store::<false, _>(&halves[h], place.rows.start + r, sums);
+            groups(s, |place, sums| {
+                whole::<WIDE>(place, s.panel_stride, sums, |(r, h), sums, _| {
+                    bytes[h].store::<false, _>(&halves[h], place.first + r, sums);
                 });
             });
         }
@@ -53,25 +51,25 @@ unsafe fn run(s: &StripI8<'_, &Quads>) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 #[inline]
 unsafe fn narrow(s: &StripI8<'_, &Quads>) {
-    let (block, stride) = (s.weight.bytes_of_block(s.panel_stride), s.panel_stride);
-    let part = |place: &Place<'_>| s.weight.rows(place.block, place.rows.clone());
-    // SAFETY: the caller's; sums are stored where they were, and once the tile's are complete, as the strip's rows.
+    let stride = s.panel_stride;
+    // SAFETY: the caller's; sums are stored where they were, and once the group's are complete, as the strip's rows.
     unsafe {
-        let store = |place: &Place<'_>, [sums]: &[Sums; 1]| {
+        let store = |place: &Place<'_>, sums: *mut [Sums; 1]| {
             if place.last {
-                store_rows(s, place.rows.start, &sums.0[..place.rows.len()]);
+                let rows = Sums::rows(sums.cast(), place.wanted.clone());
+                store_rows(s, place.first + place.wanted.start, rows);
             }
         };
         if is_whole(s) {
             let bytes = Bytes::new(s);
-            places(s, block, |place, sums| {
-                whole::<1>(place, stride, part(place), sums, |(r, _), sums, _| {
-                    bytes.store::<false, _>(s, place.rows.start + r, sums);
+            groups(s, |place, sums| {
+                whole::<1>(place, stride, sums, |(r, _), sums, _| {
+                    bytes.store::<false, _>(s, place.first + r, sums);
                 });
             });
         } else if s.n > NR / 2 {
-            places(s, block, |place, sums| {
-                whole::<1>(place, stride, part(place), sums, |_, sums, at| {
+            groups(s, |place, sums| {
+                whole::<1>(place, stride, sums, |_, sums, at| {
                     for (i, sums) in sums.into_iter().enumerate() {
                         let lanes: [[i32; 4]; 4] = std::mem::transmute(sums);
                         for (l, lane) in lanes.into_iter().enumerate() {
@@ -82,8 +80,8 @@ unsafe fn narrow(s: &StripI8<'_, &Quads>) {
                 store(place, sums);
             });
         } else {
-            places(s, block, |place, sums| {
-                half::<1>(place, stride, part(place), sums, |_, sums, at| {
+            groups(s, |place, sums| {
+                half::<1>(place, stride, sums, |_, sums, at| {
                     at.cast::<[__m256i; 4]>().write(in_order(sums));
                 });
                 store(place, sums);
@@ -92,31 +90,38 @@ unsafe fn narrow(s: &StripI8<'_, &Quads>) {
     }
 }
 
-/// Defines `$name::<H>(place, stride, (counts, quads), sums, finish)`: adds the fours of a tile of rows over `H` times the
-/// columns, a byte each, that a register holds. `sums` is where earlier blocks left their sums and where these are left,
-/// except those of the last block, which go to `finish((row, h), sums, at)`, `row` being of the tile and `at` the place in
-/// `sums[h]`.
+/// Defines `$name::<H>(place, stride, sums, finish)`: adds the fours of a group of rows over `H` times the columns, a byte
+/// each, that a register holds. `sums` is where earlier blocks left their sums and where these are left, except those of the
+/// last block, which go to `finish((row, h), sums, at)`, `row` being of the group and `at` the place in `sums[h]`.
 macro_rules! add {
     (
         $name:ident, vector: $vector:ident, $load:ident, $load_sums:ident, $store_sums:ident, $splat:ident,
         $low8:ident, $high8:ident, $low16:ident, $high16:ident, $dot:ident
     ) => {
         /// # Safety
-        /// The panel has the indices of all fours, and the columns.
+        /// The panel has the indices of all fours, and the columns; `sums` is valid, and initialised where it is not to be
+        /// overwritten.
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
         #[inline(never)]
         unsafe fn $name<const H: usize>(
             place: &Place<'_>,
             stride: usize,
-            (counts, mut quads): (&[u8], &[Quad]),
-            sums: &mut [Sums; H],
+            sums: *mut [Sums; H],
             finish: impl Fn((usize, usize), [$vector; 4], *mut i32),
         ) {
             /// Sums of a register.
             const WIDTH: usize = size_of::<$vector>() / size_of::<i32>();
             const { assert!(4 * WIDTH <= NR) };
-            for (r, &count) in counts.iter().enumerate() {
-                let sums = sums.each_mut().map(|sums| sums.0[r].as_mut_ptr());
+            let mut quads = place.quads;
+            for row in place.rows {
+                let r = usize::from(row.row);
+                let (row, below) = quads.split_at(row.fours.into());
+                quads = below;
+                if !place.wanted.contains(&r) {
+                    continue;
+                }
+                // SAFETY: the group has the row, and `sums` is of `H` halves.
+                let sums = std::array::from_fn(|h| unsafe { Sums::row(sums.cast::<Sums>().add(h), r) });
                 let mut acc: [[$vector; 4]; H] = match place.start {
                     Some(start) => [[$splat(start[r]); 4]; H],
                     None => sums.map(|at| {
@@ -124,8 +129,6 @@ macro_rules! add {
                         std::array::from_fn(|i| unsafe { $load_sums(at.add(i * WIDTH).cast()) })
                     }),
                 };
-                let (row, below) = quads.split_at(count.into());
-                quads = below;
                 for quad in row {
                     let at = quad.indices.map(|index| place.panel.wrapping_add(usize::from(index) * stride));
                     let w = $splat(word(quad.values));

@@ -11,16 +11,17 @@
 //! other sparse one copies what taps see, or reads an activation in place. Both end in the same arithmetic, which cancels but
 //! for what a dense kernel's sums cost that pass through memory.
 //!
-//! Constants are nanoseconds; those of x86 follow the time of a network's layers on one core (Xeon, 3.8 GHz; of AVX2, EPYC,
-//! 3.2 GHz, at 50 to 80 % zeros: with fewer or smaller weights a dense kernel there is up to twice as fast), those of ARM are
-//! modelled (1.5 GHz). On another processor of the tier both sides scale together: compare, but do not take the figures
-//! for its time.
+//! Constants are nanoseconds; those of x86 follow the time of a network's layers on one core (Xeon, 3.8 GHz; AVX-512 VNNI
+//! of AMD, EPYC of family 26, 4.1 GHz; AVX2, EPYC, 3.2 GHz, at 50 to 80 % zeros: with fewer or smaller weights a dense kernel
+//! there is up to twice as fast), those of ARM are modelled (1.5 GHz). On another processor of a tier and maker both sides
+//! scale together: compare, but do not take the figures for its time.
 
-use crate::isa::Tier;
+use crate::isa::{Maker, Tier};
 use crate::kernels::strip_i8::{LANES, NR};
 
-/// One tier's constants; the formula is the module's.
-struct Cost {
+/// The constants of a tier on processors of a maker; the formula is the module's.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
     /// Non-zeros of a row taken at a time.
     group: usize,
     /// Columns of the narrowest share of a strip.
@@ -42,7 +43,12 @@ struct Cost {
 }
 
 impl Cost {
-    fn of(tier: Tier) -> Cost {
+    /// The constants of a tier on this processor.
+    pub fn of(tier: Tier) -> Cost {
+        Cost::on(tier, Maker::detect())
+    }
+
+    fn on(tier: Tier, maker: Maker) -> Cost {
         let avx2 = Cost {
             group: 4,
             narrowest: NR / 2,
@@ -74,6 +80,9 @@ impl Cost {
             Tier::Avx2 => avx2,
             Tier::AvxVnni => Cost { four: 0.1, four_column: 0.34, rate: 165.0, ..avx2 },
             Tier::Avx512 => Cost { four: 0.1, four_column: 0.88, rate: 75.0, ..avx2 },
+            Tier::Avx512Vnni if maker == Maker::Amd => {
+                Cost { non_zero: 0.28, row: 1.1, dense_row: 4.9, pack: 1.25, rate: 550.0, ..vnni }
+            }
             Tier::Avx512Vnni => vnni,
             Tier::Amx => Cost { dense_row: 4.0, rate: 1150.0, ..vnni },
             Tier::Neon => neon,
@@ -82,35 +91,34 @@ impl Cost {
             }
         }
     }
-}
 
-/// Nanoseconds of one strip of `n` columns by a matrix of `m` rows and `nnz` non-zeros in `blocks` blocks of its `k` columns;
-/// `in_place` where the panel is the activation itself.
-pub fn sparse_ns(
-    tier: Tier,
-    (m, k): (usize, usize),
-    (nnz, blocks): (usize, usize),
-    n: usize,
-    in_place: bool,
-) -> f64 {
-    let cost = Cost::of(tier);
-    let share = n.next_multiple_of(cost.narrowest) as f64 / NR as f64;
-    let slots = nnz as f64 + (m * blocks * (cost.group - 1)) as f64 / 2.0;
-    let pack = if in_place { 0.0 } else { k as f64 * cost.pack / 2.0 };
-    slots * cost.non_zero * share + (m * blocks) as f64 * cost.row + pack
-}
+    /// Nanoseconds of one strip of `n` columns by a matrix of `m` rows and `nnz` non-zeros in `blocks` blocks of its `k` columns;
+    /// `in_place` where the panel is the activation itself.
+    pub fn sparse_ns(
+        &self,
+        (m, k): (usize, usize),
+        (nnz, blocks): (usize, usize),
+        n: usize,
+        in_place: bool,
+    ) -> f64 {
+        let share = n.next_multiple_of(self.narrowest) as f64 / NR as f64;
+        let slots = nnz as f64 + (m * blocks * (self.group - 1)) as f64 / 2.0;
+        let pack = if in_place { 0.0 } else { k as f64 * self.pack / 2.0 };
+        slots * self.non_zero * share + (m * blocks) as f64 * self.row + pack
+    }
 
-/// Nanoseconds of the same strip by a matrix of `fours` fours of columns.
-pub fn fours_ns(tier: Tier, (m, k): (usize, usize), (fours, blocks): (usize, usize), n: usize) -> f64 {
-    let cost = Cost::of(tier);
-    let four = cost.four + cost.four_column * n.div_ceil(LANES) as f64;
-    fours as f64 * four + (m * blocks) as f64 * cost.row + k as f64 * cost.pack
-}
+    /// Nanoseconds of the same strip by a matrix of `fours` fours of columns.
+    pub fn fours_ns(&self, (m, k): (usize, usize), (fours, blocks): (usize, usize), n: usize) -> f64 {
+        let four = self.four + self.four_column * n.div_ceil(LANES) as f64;
+        fours as f64 * four + (m * blocks) as f64 * self.row + k as f64 * self.pack
+    }
 
-/// Nanoseconds of the same strip by a dense `(m, k)` matrix.
-pub fn dense_ns(tier: Tier, (m, k): (usize, usize), n: usize) -> f64 {
-    let cost = Cost::of(tier);
-    (m * k * n.next_multiple_of(LANES)) as f64 / cost.rate + m as f64 * cost.dense_row + k as f64 * cost.pack
+    /// Nanoseconds of the same strip by a dense `(m, k)` matrix.
+    pub fn dense_ns(&self, (m, k): (usize, usize), n: usize) -> f64 {
+        (m * k * n.next_multiple_of(LANES)) as f64 / self.rate
+            + m as f64 * self.dense_row
+            + k as f64 * self.pack
+    }
 }
 
 #[cfg(test)]
@@ -120,7 +128,8 @@ mod tests {
     fn times(tier: Tier, (m, k): (usize, usize), zeros: f64, n: usize, in_place: bool) -> (f64, f64) {
         let nnz = ((1.0 - zeros) * (m * k) as f64) as usize;
         let blocks = k.div_ceil(256);
-        (sparse_ns(tier, (m, k), (nnz, blocks), n, in_place), dense_ns(tier, (m, k), n))
+        let cost = Cost::on(tier, Maker::Other);
+        (cost.sparse_ns((m, k), (nnz, blocks), n, in_place), cost.dense_ns((m, k), n))
     }
 
     #[test]
@@ -151,9 +160,10 @@ mod tests {
     #[test]
     fn fours_are_worth_it_on_every_tier() {
         for tier in Tier::ALL {
-            for (m, k) in [(64, 256), (128, 1152), (512, 4608)] {
+            for (m, k) in [(64, 256usize), (128, 1152), (512, 4608)] {
                 for n in [49, 64] {
-                    let fours = fours_ns(tier, (m, k), (m * k / 40, k.div_ceil(256)), n);
+                    let fours =
+                        Cost::on(tier, Maker::Other).fours_ns((m, k), (m * k / 40, k.div_ceil(256)), n);
                     let (sparse, dense) = times(tier, (m, k), 0.9, n, false);
                     // Without a product of four, a four is four non-zeros, and its panel is interleaved.
                     let fewer = tier == Tier::Scalar || fours < sparse;

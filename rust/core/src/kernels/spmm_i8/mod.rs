@@ -129,19 +129,19 @@ fn columns<'a, W: Copy>(s: &StripI8<'a, W>, j: usize, most: usize) -> StripI8<'a
 }
 
 /// The loop nest over blocks of so many columns' bytes of the panel: hands `add` one tile and block at a time, with the
-/// tile's sums so far, of `H` times [`NR`] columns, in whatever order of columns the tier left them. `add` stores what comes of the last block.
+/// tile's sums so far, in whatever order of columns the tier left them. `add` stores what comes of the last block.
 ///
 /// To be inlined into a function compiled for the tier, of which `add` is a closure.
 ///
 /// # Safety
 /// As [`ByRows`]; the panel has so many blocks.
 #[inline(always)]
-unsafe fn places<W, const H: usize>(
+unsafe fn places<W>(
     s: &StripI8<'_, W>,
     (blocks, bytes): (usize, usize),
-    add: impl Fn(&Place<'_>, &mut [Sums; H]),
+    add: impl Fn(&Place<'_>, &mut Sums),
 ) {
-    let mut sums = [const { [const { Sums([[0; NR]; TILE]) }; H] }; GROUP];
+    let mut sums = [const { Sums([[0; NR]; TILE]) }; GROUP];
     for group in s.rows().step_by(GROUP * TILE) {
         let tiles = (group..s.rows.1.min(group + GROUP * TILE)).step_by(TILE);
         for b in 0..blocks.max(1) {
@@ -168,7 +168,7 @@ unsafe fn places<W, const H: usize>(
 #[inline(always)]
 unsafe fn parts<U>(s: &StripI8<'_, SparseRows<'_, U>>, add: impl Fn(&Part<'_, U>, &mut Sums)) {
     let stride = s.panel_stride * size_of::<U>();
-    let add = |place: &Place<'_>, [sums]: &mut [Sums; 1]| {
+    let add = |place: &Place<'_>, sums: &mut Sums| {
         let Place { ref rows, block, panel, start, last } = *place;
         let r0 = rows.start;
         let (counts, units): (&[u8], _) = match block {

@@ -1,10 +1,15 @@
 //! The form of a sparse weight that x86 reads: fours of non-zeros of a row.
 //!
-//! A row's last four of a block is filled up with zeros, so that a kernel does one thing, a number of times that it can
-//! foresee better than where the last non-zeros are a case of their own.
+//! A row's last four of a block is filled up with zeros, so that a kernel does one thing, a number of times. That number is
+//! what a processor has to guess for every row, and it guesses wrong for most where numbers differ: rows are computed in the
+//! order of their numbers, so that it changes seldom.
+
+#![allow(unsafe_code, reason = "sums are not initialised before they are written")]
 
 use crate::kernels::gemm_i8::FITS;
+use crate::kernels::strip_i8::{NR, StripI8};
 use crate::weight::{QUAD, SparseRows, TILE};
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Four non-zeros of a row, or fewer and zeros.
@@ -23,15 +28,36 @@ impl Quad {
     }
 }
 
-/// A sparse weight in fours of non-zeros, ordered as [`SparseRows`] is but within rows.
+/// Rows that pass over a block of the panel before the next block's turn: enough that the panel comes from the second-level
+/// cache seldom, few enough that their sums, 256 bytes a row and [`NR`] columns, do not leave it.
+pub(super) const GROUP: usize = 4 * TILE;
+
+/// A row of a group in a block of columns.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Row {
+    /// Which of the group it is.
+    pub(super) row: u8,
+    /// How many fours it has.
+    pub(super) fours: u8,
+}
+
+/// The rows of a group in a block, by how many fours they have.
+#[derive(Clone, Debug)]
+struct Part {
+    rows: [Row; GROUP],
+    /// Where the fours of the first start.
+    start: usize,
+}
+
+/// A sparse weight in fours of non-zeros, in the order in which a strip is computed: groups of [`GROUP`] rows, blocks of
+/// columns, rows. A weight that no near cache holds comes as one stream.
 #[derive(Clone, Debug)]
 pub struct Quads {
     m: usize,
     block: usize,
-    /// Fours of each row, `[blocks][m]`.
-    counts: Vec<u8>,
-    /// Where each tile of rows starts, `[blocks][tiles]`, and one past the last.
-    starts: Vec<usize>,
+    blocks: usize,
+    /// `[groups][blocks]`.
+    parts: Vec<Part>,
     non_zeros: Vec<Quad>,
 }
 
@@ -71,58 +97,145 @@ impl Quads {
 
     /// What `order` makes of each row of a block, which it appends.
     fn new(rows: &SparseRows<'_, i8>, mut order: impl FnMut(&[(u8, i8)], &mut Vec<Quad>)) -> Quads {
-        let (m, block) = (rows.m(), rows.block());
-        let mut made = Quads { m, block, counts: vec![], starts: vec![], non_zeros: vec![] };
-        made.counts.reserve_exact(m * rows.blocks());
+        let (m, block, blocks) = (rows.m(), rows.block(), rows.blocks());
+        let mut made = Quads { m, block, blocks, parts: vec![], non_zeros: vec![] };
+        made.parts.reserve_exact(m.div_ceil(GROUP) * blocks);
         made.non_zeros.reserve(rows.nnz() / QUAD);
-        let mut some = vec![];
-        for block in (0..rows.blocks()).map(|b| rows.at(b)) {
-            let mut at = block.starts[0] as usize;
-            for (r, &count) in block.counts.iter().enumerate() {
-                if r % TILE == 0 {
-                    made.starts.push(made.non_zeros.len());
+        // The fours of a group as they come, and where those of each row are among them.
+        let (mut some, mut fours, mut found) = (vec![], vec![], vec![]);
+        for group in (0..m).step_by(GROUP) {
+            for block in (0..blocks).map(|b| rows.at(b)) {
+                fours.clear();
+                found.clear();
+                let mut at = block.starts[group / TILE] as usize;
+                for &count in block.counts[group..].iter().take(GROUP) {
+                    let row = at..at + usize::from(count);
+                    at = row.end;
+                    some.clear();
+                    let (indices, values) = (&block.indices[row.clone()], &block.values[row]);
+                    some.extend(indices.iter().copied().zip(values.iter().copied()));
+                    let before = fours.len();
+                    order(&some, &mut fours);
+                    found.push((found.len(), before..fours.len()));
                 }
-                let row = at..at + usize::from(count);
-                at = row.end;
-                some.clear();
-                let (indices, values) = (&block.indices[row.clone()], &block.values[row]);
-                some.extend(indices.iter().copied().zip(values.iter().copied()));
-                let before = made.non_zeros.len();
-                order(&some, &mut made.non_zeros);
-                made.counts.push((made.non_zeros.len() - before) as u8);
+                found.sort_by_key(|(_, fours)| fours.len());
+                let mut part = Part { rows: [Row::default(); GROUP], start: made.non_zeros.len() };
+                for (to, (row, of)) in part.rows.iter_mut().zip(found.drain(..)) {
+                    *to = Row { row: row as u8, fours: of.len() as u8 };
+                    made.non_zeros.extend_from_slice(&fours[of]);
+                }
+                made.parts.push(part);
             }
         }
-        made.starts.push(made.non_zeros.len());
         made.non_zeros.shrink_to_fit();
         made
     }
 
-    /// Columns of a block.
-    pub(super) fn block(&self) -> usize {
-        self.block
-    }
-
-    /// Blocks of columns.
-    pub(super) fn blocks(&self) -> usize {
-        self.counts.len() / self.m.max(1)
-    }
-
-    /// How many blocks of columns there are, and the bytes of each in a panel whose rows are `stride` apart.
-    pub(super) fn bytes_of_block(&self, stride: usize) -> (usize, usize) {
-        (self.blocks(), self.block() * stride)
-    }
-
-    /// How many fours each row of a tile has in a block, and these; their indices are columns of the block.
-    pub(super) fn rows(&self, block: Option<usize>, rows: Range<usize>) -> (&[u8], &[Quad]) {
-        let Some(block) = block else { return (&[0; TILE][..rows.len()], &[]) };
-        let tile = block * self.m.div_ceil(TILE) + rows.start / TILE;
-        let counts = &self.counts[block * self.m..][rows];
-        (counts, &self.non_zeros[self.starts[tile]..self.starts[tile + 1]])
+    /// The rows of a group in a block, and the fours of all; their indices are columns of the block.
+    fn part(&self, group: usize, block: usize) -> (&[Row], &[Quad]) {
+        let at = group * self.blocks + block;
+        let part = &self.parts[at];
+        let end = self.parts.get(at + 1).map_or(self.non_zeros.len(), |next| next.start);
+        (&part.rows[..(self.m - group * GROUP).min(GROUP)], &self.non_zeros[part.start..end])
     }
 
     /// Bytes it takes.
     pub fn bytes(&self) -> usize {
-        self.counts.len() + size_of_val(&self.starts[..]) + size_of_val(&self.non_zeros[..])
+        size_of_val(&self.parts[..]) + size_of_val(&self.non_zeros[..])
+    }
+}
+
+/// The sums of a group of rows over [`NR`] columns.
+#[repr(C, align(64))]
+pub(super) struct Sums([[i32; NR]; GROUP]);
+
+impl Sums {
+    /// The sums of a row.
+    ///
+    /// # Safety
+    /// `at` points to sums, which need not be initialised, and the group has the row.
+    #[inline(always)]
+    pub(super) unsafe fn row(at: *mut Sums, r: usize) -> *mut i32 {
+        // SAFETY: the caller's.
+        unsafe { (&raw mut (*at).0).cast::<i32>().add(r * NR) }
+    }
+
+    /// The sums of some rows.
+    ///
+    /// # Safety
+    /// As [`Sums::row`], of each; theirs are initialised and not written to meanwhile.
+    #[inline(always)]
+    pub(super) unsafe fn rows<'a>(at: *mut Sums, rows: Range<usize>) -> &'a [[i32; NR]] {
+        // SAFETY: the caller's.
+        unsafe { std::slice::from_raw_parts(Sums::row(at, rows.start).cast(), rows.len()) }
+    }
+}
+
+/// A group of rows in one block of columns.
+pub(super) struct Place<'a> {
+    /// The weight's row that is row 0 of the group.
+    pub(super) first: usize,
+    /// Rows of the group that are to be computed.
+    pub(super) wanted: Range<usize>,
+    /// Rows in the order of their fours.
+    pub(super) rows: &'a [Row],
+    /// The fours of all of them.
+    pub(super) quads: &'a [Quad],
+    /// Row 0 of the block's panel.
+    pub(super) panel: *const u8,
+    /// What the sums of each row of the group start from, where this is the first block: they are then overwritten.
+    pub(super) start: Option<&'a [i32]>,
+    /// Whether this is the last block: the finished sums are then to be stored.
+    pub(super) last: bool,
+}
+
+/// Rows without non-zeros, of a weight without columns.
+const EMPTY: [Row; GROUP] = {
+    let mut rows = [Row { row: 0, fours: 0 }; GROUP];
+    let mut r = 0;
+    while r < GROUP {
+        rows[r].row = r as u8;
+        r += 1;
+    }
+    rows
+};
+
+/// The loop nest: hands `add` a group of rows and a block at a time, with the group's sums so far, of `H` times [`NR`]
+/// columns, in whatever order of columns the tier left them: at first uninitialised. `add` stores what comes of the last
+/// block.
+///
+/// To be inlined into a function compiled for the tier, of which `add` is a closure.
+///
+/// # Safety
+/// As [`ByQuads`](super::ByQuads).
+#[inline(always)]
+pub(super) unsafe fn groups<const H: usize>(
+    s: &StripI8<'_, &Quads>,
+    add: impl Fn(&Place<'_>, *mut [Sums; H]),
+) {
+    let weight = s.weight;
+    // The first block overwrites all columns of a strip that is wide, and half of them otherwise.
+    let wide = s.n > NR / 2;
+    let mut sums = if wide { MaybeUninit::<[Sums; H]>::uninit() } else { MaybeUninit::zeroed() };
+    for group in s.rows.0 / GROUP..s.rows.1.div_ceil(GROUP) {
+        let first = group * GROUP;
+        let wanted = s.rows.0.max(first) - first..s.rows.1.min(first + GROUP) - first;
+        let offset = &s.requant.offset[first..weight.m.min(first + GROUP)];
+        for b in 0..weight.blocks.max(1) {
+            let (rows, quads) =
+                if weight.blocks == 0 { (&EMPTY[..offset.len()], &[][..]) } else { weight.part(group, b) };
+            let place = Place {
+                first,
+                wanted: wanted.clone(),
+                rows,
+                quads,
+                // SAFETY: the panel has the rows of every block.
+                panel: unsafe { s.panel.add(b * weight.block * s.panel_stride) },
+                start: (b == 0).then_some(offset),
+                last: b + 1 >= weight.blocks,
+            };
+            add(&place, sums.as_mut_ptr());
+        }
     }
 }
 
@@ -150,34 +263,41 @@ mod tests {
     fn check(made: impl Fn(&SparseRows<'_, i8>) -> Quads, fits: impl Fn(&Quad) -> bool, share: f64) {
         let (mut full, mut all) = (0, 0);
         for kind in 0..6 {
-            for (m, k, zeros) in [(17, 300, 0.9), (5, 600, 0.3), (33, 64, 0.99), (16, 256, 0.0)] {
+            for (m, k, zeros) in
+                [(17, 300, 0.9), (5, 600, 0.3), (33, 64, 0.99), (16, 256, 0.0), (150, 256, 0.9)]
+            {
                 let stored = Case::new((m, k, 1), kind, zeros).sparse(128);
                 let rows = stored.rows();
                 let quads = made(&rows);
-                assert_eq!((quads.block(), quads.blocks()), (rows.block(), rows.blocks()));
-                for b in 0..rows.blocks() {
-                    let (block, mut at) = (rows.at(b), rows.at(b).starts[0] as usize);
-                    for r0 in (0..m).step_by(TILE) {
-                        let (counts, mut fours) = quads.rows(Some(b), r0..m.min(r0 + TILE));
-                        for (r, &count) in (r0..).zip(counts) {
-                            let (row, below) = fours.split_at(count.into());
-                            fours = below;
-                            let mut got = vec![];
-                            for four in row {
-                                assert!(fits(four), "{four:?}");
-                                let stored = four.indices.into_iter().zip(four.values);
-                                got.extend(stored.filter(|(_, value)| *value != 0));
-                            }
-                            got.sort_unstable();
-                            let of = at..at + usize::from(block.counts[r]);
-                            let indices = block.indices[of.clone()].iter().copied();
-                            let want: Vec<_> =
-                                indices.zip(block.values[of.clone()].iter().copied()).collect();
-                            (full, all) = (full + got.len(), all + QUAD * row.len());
-                            assert_eq!(got, want, "row {r} of block {b}");
-                            at = of.end;
+                assert_eq!((quads.block, quads.blocks), (rows.block(), rows.blocks()));
+                for (b, group) in (0..rows.blocks()).flat_map(|b| (0..m.div_ceil(GROUP)).map(move |g| (b, g)))
+                {
+                    let (block, (order, mut fours)) = (rows.at(b), quads.part(group, b));
+                    assert!(order.is_sorted_by_key(|row| row.fours), "{order:?}");
+                    let mut seen = vec![];
+                    for row in order {
+                        let (of, below) = fours.split_at(row.fours.into());
+                        fours = below;
+                        let mut got = vec![];
+                        for four in of {
+                            assert!(fits(four), "{four:?}");
+                            let stored = four.indices.into_iter().zip(four.values);
+                            got.extend(stored.filter(|(_, value)| *value != 0));
                         }
+                        got.sort_unstable();
+                        let r = group * GROUP + usize::from(row.row);
+                        let before = block.counts[..r].iter().map(|&count| usize::from(count)).sum::<usize>();
+                        let at = block.starts[0] as usize + before;
+                        let stored = at..at + usize::from(block.counts[r]);
+                        let indices = block.indices[stored.clone()].iter().copied();
+                        let want: Vec<_> = indices.zip(block.values[stored].iter().copied()).collect();
+                        (full, all) = (full + got.len(), all + QUAD * of.len());
+                        assert_eq!(got, want, "row {r} of block {b}");
+                        seen.push(row.row);
                     }
+                    assert!(fours.is_empty(), "{} fours belong to no row", fours.len());
+                    seen.sort_unstable();
+                    assert!(seen.into_iter().map(usize::from).eq(0..(m - group * GROUP).min(GROUP)));
                 }
             }
         }
