@@ -30,7 +30,7 @@ impl Quad {
 
 /// Rows that pass over a block of the panel before the next block's turn: enough that the panel comes from the second-level
 /// cache seldom, few enough that their sums, 256 bytes a row and [`NR`] columns, do not leave it.
-pub(super) const GROUP: usize = 4 * TILE;
+pub(super) const GROUP: usize = 8 * TILE;
 
 /// A row of a group in a block of columns.
 #[derive(Clone, Copy, Debug, Default)]
