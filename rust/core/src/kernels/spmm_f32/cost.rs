@@ -81,13 +81,13 @@ impl Cost {
             Tier::Avx512 | Tier::Avx512Vnni if maker == Maker::Amd => Cost {
                 non_zero: 0.0,
                 widen: 0.05,
-                column: 0.244,
+                column: 0.236,
                 stacked: [0.8, 0.67],
-                row: 2.6,
+                row: 2.5,
                 row_column: 0.0,
-                gather: 1.2,
-                byte: 0.0062,
-                rate: 124.0,
+                gather: 1.15,
+                byte: 0.006,
+                rate: 128.5,
             },
             Tier::Avx512 | Tier::Avx512Vnni | Tier::Amx => Cost {
                 non_zero: 0.0,
