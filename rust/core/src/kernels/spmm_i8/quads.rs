@@ -49,7 +49,7 @@ struct Part {
     start: usize,
 }
 
-/// A sparse weight in fours of non-zeros, in the order in which a strip is computed: groups of [`GROUP`] rows, blocks of
+/// A sparse weight in fours of non-zeros, in the order in which a strip is computed: groups of 128 rows, blocks of
 /// columns, rows. A weight that no near cache holds comes as one stream.
 #[derive(Clone, Debug)]
 pub struct Quads {
