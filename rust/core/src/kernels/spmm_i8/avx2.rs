@@ -50,14 +50,7 @@ unsafe fn run(s: &StripI8<'_, &Quads>) {
 unsafe fn add<const H: usize>(place: &Place<'_>, stride: usize, sums: *mut Sums) {
     let one = _mm256_set1_epi16(1);
     const { assert!(H * COLUMNS <= NR) };
-    let mut fours = place.quads;
-    for row in place.rows {
-        let r = usize::from(row.row);
-        let (row, below) = fours.split_at(row.fours.into());
-        fours = below;
-        if !place.wanted.contains(&r) {
-            continue;
-        }
+    for (r, fours) in place.rows() {
         // SAFETY: the group has the row.
         let sums = unsafe { Sums::row(sums, r) };
         let mut acc = [[_mm256_setzero_si256(); 4]; H];
@@ -70,7 +63,7 @@ unsafe fn add<const H: usize>(place: &Place<'_>, stride: usize, sums: *mut Sums)
                 };
             }
         }
-        for four in row {
+        for four in fours {
             let w = _mm256_set1_epi32(word(four.values));
             let [a, b, c, d] =
                 four.indices.map(|index| place.panel.wrapping_add(usize::from(index) * stride));

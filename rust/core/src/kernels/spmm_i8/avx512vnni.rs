@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 
 use super::avx2::in_order;
 use super::quads::{Place, Sums, groups};
-use super::{ByQuads, Kernel, Quads, columns};
+use super::{ByQuads, Kernel, Quads};
 use crate::isa::Avx512Vnni;
 use crate::kernels::strip_i8::avx512::{Bytes, is_whole};
 use crate::kernels::strip_i8::{NR, Output, StripI8, store_rows, word};
@@ -24,16 +24,17 @@ pub(super) fn get() -> Option<Kernel> {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 unsafe fn run(s: &StripI8<'_, &Quads>) {
+    debug_assert!(s.n <= WIDE * NR, "{} columns", s.n);
     // SAFETY: the caller's; sums are stored where they were, and once the group's are complete, as the strip's rows.
     unsafe {
         if s.n <= NR {
             narrow(s);
         } else if let Output::F32 { .. } = s.requant.output {
             for j in (0..s.n).step_by(NR) {
-                narrow(&columns(s, j, NR));
+                narrow(&columns(s, j));
             }
         } else {
-            let halves: [_; WIDE] = std::array::from_fn(|h| columns(s, h * NR, NR));
+            let halves: [_; WIDE] = std::array::from_fn(|h| columns(s, h * NR));
             let bytes = halves.each_ref().map(|half| Bytes::new(half));
             groups(s, |place, sums| {
                 whole::<WIDE>(place, s.panel_stride, sums, |(r, h), sums, _| {
@@ -41,6 +42,21 @@ unsafe fn run(s: &StripI8<'_, &Quads>) {
                 });
             });
         }
+    }
+}
+
+/// Columns `j..` of a strip, at most [`NR`] of them.
+fn columns<'a>(s: &StripI8<'a, &'a Quads>, j: usize) -> StripI8<'a, &'a Quads> {
+    let size = match s.requant.output {
+        Output::U8 { .. } => size_of::<u8>(),
+        Output::F32 { .. } => size_of::<f32>(),
+    };
+    StripI8 {
+        panel: s.panel.wrapping_add(j),
+        n: (s.n - j).min(NR),
+        out: s.out.wrapping_add(j * size),
+        residual: if s.residual.is_null() { s.residual } else { s.residual.wrapping_add(j) },
+        ..*s
     }
 }
 
@@ -112,14 +128,7 @@ macro_rules! add {
             /// Sums of a register.
             const WIDTH: usize = size_of::<$vector>() / size_of::<i32>();
             const { assert!(4 * WIDTH <= NR) };
-            let mut quads = place.quads;
-            for row in place.rows {
-                let r = usize::from(row.row);
-                let (row, below) = quads.split_at(row.fours.into());
-                quads = below;
-                if !place.wanted.contains(&r) {
-                    continue;
-                }
+            for (r, quads) in place.rows() {
                 // SAFETY: the group has the row, and `sums` is of `H` halves.
                 let sums = std::array::from_fn(|h| unsafe { Sums::row(sums.cast::<Sums>().add(h), r) });
                 let mut acc: [[$vector; 4]; H] = match place.start {
@@ -129,7 +138,7 @@ macro_rules! add {
                         std::array::from_fn(|i| unsafe { $load_sums(at.add(i * WIDTH).cast()) })
                     }),
                 };
-                for quad in row {
+                for quad in quads {
                     let at = quad.indices.map(|index| place.panel.wrapping_add(usize::from(index) * stride));
                     let w = $splat(word(quad.values));
                     for (h, acc) in acc.iter_mut().enumerate() {

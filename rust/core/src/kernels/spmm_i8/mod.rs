@@ -1,17 +1,16 @@
 //! A sparse int8 weight times a strip of uint8 columns.
 //!
 //! `out[r][j] = requantize(Σ_k W[r][k] · x[k][j])` as [`strip_i8`](super::strip_i8) defines it, over the non-zeros of `W`,
-//! [`SparseRows`], in place or as the tier orders them. The panel is plain, `[k][panel_stride]`, so that for a convolution of kernel 1 it is the
-//! activation itself; each of its rows is readable over whole [`NR`]s of columns, whatever `n` is. Exact, hence equal, on every
-//! tier.
+//! [`SparseRows`], in place or as the tier orders them. The panel is plain, `[k][panel_stride]`, so that for a convolution of
+//! kernel 1 it is the activation itself; each of its rows is readable over whole [`NR`]s of columns, whatever `n` is. Exact,
+//! hence equal, on every tier.
 
 #![allow(unsafe_code, reason = "reads a panel through its pointer")]
 
 use super::Impl;
-use super::strip_i8::{NR, Output, StripI8, Sums};
+use super::strip_i8::{NR, StripI8, Sums};
 use crate::isa::Tier;
 use crate::weight::{SparseRows, TILE};
-use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -74,20 +73,6 @@ pub static TABLE: &[Impl<Kernel>] = &[
     Impl { tier: Tier::Scalar, get: || Some(Kernel::Rows(scalar::get())) },
 ];
 
-/// One tile of rows in one block of columns.
-struct Place<'a> {
-    /// Rows of the tile.
-    rows: Range<usize>,
-    /// The block; none of a weight without columns, which has one block of nothing.
-    block: Option<usize>,
-    /// Row 0 of the block's panel.
-    panel: *const u8,
-    /// What the sums of each row start from, where this is the first block: they are then overwritten.
-    start: Option<&'a [i32]>,
-    /// Whether this is the last block: the finished sums are then to be stored.
-    last: bool,
-}
-
 /// The units (single values or [`fours`]) of one tile of rows in one block of columns, over that block's part of the panel.
 struct Part<'a, U> {
     /// First row of the tile.
@@ -110,79 +95,47 @@ struct Part<'a, U> {
 
 /// Tiles of rows that pass over a block of the panel before the next block's turn: enough that the panel comes from the
 /// second-level cache seldom, few enough that their sums, 4 KiB a tile, stay in the first.
-const GROUP: usize = 4;
+const TILES: usize = 4;
 
-/// Columns `j..` of a strip, at most `most` of them.
-#[cfg(target_arch = "x86_64")]
-fn columns<'a, W: Copy>(s: &StripI8<'a, W>, j: usize, most: usize) -> StripI8<'a, W> {
-    let size = match s.requant.output {
-        Output::U8 { .. } => size_of::<u8>(),
-        Output::F32 { .. } => size_of::<f32>(),
-    };
-    StripI8 {
-        panel: s.panel.wrapping_add(j),
-        n: most.min(s.n - j),
-        out: s.out.wrapping_add(j * size),
-        residual: if s.residual.is_null() { s.residual } else { s.residual.wrapping_add(j) },
-        ..*s
-    }
-}
-
-/// The loop nest over blocks of so many columns' bytes of the panel: hands `add` one tile and block at a time, with the
-/// tile's sums so far, in whatever order of columns the tier left them. `add` stores what comes of the last block.
+/// The loop nest of a weight as the file has it: hands `add` one tile and block at a time, with the tile's sums so far, in
+/// whatever order of columns the tier left them. `add` stores what comes of the last block.
 ///
 /// To be inlined into a function compiled for the tier, of which `add` is a closure.
-///
-/// # Safety
-/// As [`ByRows`]; the panel has so many blocks.
-#[inline(always)]
-unsafe fn places<W>(
-    s: &StripI8<'_, W>,
-    (blocks, bytes): (usize, usize),
-    add: impl Fn(&Place<'_>, &mut Sums),
-) {
-    let mut sums = [const { Sums([[0; NR]; TILE]) }; GROUP];
-    for group in s.rows().step_by(GROUP * TILE) {
-        let tiles = (group..s.rows.1.min(group + GROUP * TILE)).step_by(TILE);
-        for b in 0..blocks.max(1) {
-            for (r0, sums) in tiles.clone().zip(&mut sums) {
-                let rows = r0..s.rows.1.min(r0 + TILE);
-                let place = Place {
-                    block: (b < blocks).then_some(b),
-                    // SAFETY: the panel has the rows of every block.
-                    panel: unsafe { s.panel.add(b * bytes) },
-                    start: (b == 0).then(|| &s.requant.offset[rows.clone()]),
-                    last: b + 1 >= blocks,
-                    rows,
-                };
-                add(&place, sums);
-            }
-        }
-    }
-}
-
-/// [`places`] of a weight as the file has it, with the units of each.
 ///
 /// # Safety
 /// As [`ByRows`].
 #[inline(always)]
 unsafe fn parts<U>(s: &StripI8<'_, SparseRows<'_, U>>, add: impl Fn(&Part<'_, U>, &mut Sums)) {
-    let stride = s.panel_stride * size_of::<U>();
-    let add = |place: &Place<'_>, sums: &mut Sums| {
-        let Place { ref rows, block, panel, start, last } = *place;
-        let r0 = rows.start;
-        let (counts, units): (&[u8], _) = match block {
-            Some(block) => {
-                let block = s.weight.at(block);
-                let units = block.starts[r0 / TILE] as usize..block.starts[r0 / TILE + 1] as usize;
-                (&block.counts[rows.clone()], (&block.indices[units.clone()], &block.values[units]))
+    let (blocks, stride) = (s.weight.blocks(), s.panel_stride * size_of::<U>());
+    let mut sums = [const { Sums([[0; NR]; TILE]) }; TILES];
+    for group in s.rows().step_by(TILES * TILE) {
+        let tiles = (group..s.rows.1.min(group + TILES * TILE)).step_by(TILE);
+        // A weight without columns has one block of nothing.
+        for b in 0..blocks.max(1) {
+            for (r0, sums) in tiles.clone().zip(&mut sums) {
+                let rows = r0..s.rows.1.min(r0 + TILE);
+                let (counts, indices, values) = if b < blocks {
+                    let block = s.weight.at(b);
+                    let units = block.starts[r0 / TILE] as usize..block.starts[r0 / TILE + 1] as usize;
+                    (&block.counts[rows.clone()], &block.indices[units.clone()], &block.values[units])
+                } else {
+                    (&[0; TILE][..rows.len()], &[][..], &[][..])
+                };
+                let part = Part {
+                    r0,
+                    // SAFETY: the panel has the rows of every block.
+                    panel: unsafe { s.panel.add(b * s.weight.block() * stride) },
+                    stride,
+                    counts,
+                    indices,
+                    values,
+                    start: (b == 0).then(|| &s.requant.offset[rows]),
+                    last: b + 1 >= blocks,
+                };
+                add(&part, sums);
             }
-            None => (&[0; TILE][..rows.len()], (&[][..], &[][..])),
-        };
-        add(&Part { r0, panel, stride, counts, indices: units.0, values: units.1, start, last }, sums);
-    };
-    // SAFETY: the caller's.
-    unsafe { places(s, (s.weight.blocks(), s.weight.block() * stride), add) };
+        }
+    }
 }
 
 #[cfg(test)]

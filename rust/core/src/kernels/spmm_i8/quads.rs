@@ -34,11 +34,11 @@ pub(super) const GROUP: usize = 8 * TILE;
 
 /// A row of a group in a block of columns.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Row {
+struct Row {
     /// Which of the group it is.
-    pub(super) row: u8,
+    row: u8,
     /// How many fours it has.
-    pub(super) fours: u8,
+    fours: u8,
 }
 
 /// The rows of a group in a block, by how many fours they have.
@@ -49,7 +49,7 @@ struct Part {
     start: usize,
 }
 
-/// A sparse weight in fours of non-zeros, in the order in which a strip is computed: groups of 128 rows, blocks of
+/// A sparse weight in fours of non-zeros, in the order in which a strip is computed: groups of rows, blocks of
 /// columns, rows. A weight that no near cache holds comes as one stream.
 #[derive(Clone, Debug)]
 pub struct Quads {
@@ -178,15 +178,29 @@ pub(super) struct Place<'a> {
     /// Rows of the group that are to be computed.
     pub(super) wanted: Range<usize>,
     /// Rows in the order of their fours.
-    pub(super) rows: &'a [Row],
+    rows: &'a [Row],
     /// The fours of all of them.
-    pub(super) quads: &'a [Quad],
+    quads: &'a [Quad],
     /// Row 0 of the block's panel.
     pub(super) panel: *const u8,
     /// What the sums of each row of the group start from, where this is the first block: they are then overwritten.
     pub(super) start: Option<&'a [i32]>,
     /// Whether this is the last block: the finished sums are then to be stored.
     pub(super) last: bool,
+}
+
+impl Place<'_> {
+    /// The rows that are to be computed, which of the group each is, and its fours.
+    #[inline(always)]
+    pub(super) fn rows(&self) -> impl Iterator<Item = (usize, &[Quad])> {
+        let mut quads = self.quads;
+        let rows = self.rows.iter().map(move |row| {
+            let (fours, below) = quads.split_at(row.fours.into());
+            quads = below;
+            (usize::from(row.row), fours)
+        });
+        rows.filter(|(r, _)| self.wanted.contains(r))
+    }
 }
 
 /// Rows without non-zeros, of a weight without columns.

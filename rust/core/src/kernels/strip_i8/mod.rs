@@ -39,7 +39,7 @@ pub mod rows;
 #[cfg(test)]
 pub(super) mod testing;
 
-/// Most columns of a strip, on every tier: a cache line of uint8.
+/// Most columns of a strip, or what that is a multiple of: a cache line of uint8.
 pub const NR: usize = 64;
 
 /// Columns by which panels, outputs and residuals may be read or written past a strip's last: each of their rows is
@@ -145,7 +145,7 @@ pub struct StripI8<'a, W> {
     pub panel: *const u8,
     /// Columns from one `k` (or group of four) to the next.
     pub panel_stride: usize,
-    /// Columns of the strip, `1..=NR`.
+    /// Columns of the strip, `1..=NR`, or more where a kernel says that it takes them.
     pub n: usize,
     /// Element `(0, 0)` of the strip's output (row 0, not `rows.0`): bytes, or an aligned `f32` where that is the output.
     pub out: *mut u8,
@@ -179,7 +179,7 @@ impl<'a, W> StripI8<'a, W> {
         TILE.min(self.rows.1 - r0)
     }
 
-    /// Columns in whole vectors of [`LANES`], in `1..=NR / LANES`.
+    /// Columns in whole vectors of [`LANES`]: of a strip of at most [`NR`] columns, `1..=NR / LANES`.
     pub(super) fn vectors(&self) -> usize {
         self.n.div_ceil(LANES)
     }
@@ -280,6 +280,7 @@ pub(super) struct Block<'a> {
     /// What the sums of each row start from, where this is the first block of the depth: they are then overwritten.
     pub(super) start: Option<[i32; TILE]>,
     /// The tile's first row, where this is the last block of the depth: the sums are then finished.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "what AVX-512 reads"))]
     pub(super) finishes: Option<usize>,
 }
 
