@@ -4,8 +4,9 @@ usage: python estimates.py [NET ...] [--zeros 50,60,70,80,90,95] [--rounds 8] [-
 
 For each network of models.py and share of zeros: the share of its sparse layers whose estimate is within 25 % of the
 time measured, on one thread, and how long the network takes relative to the dense one, in turns. The constants of the
-model (rust/core/src/kernels/spmm_f32/cost.rs) are those of one processor: on another the estimates are off by a common
-factor, the choices hardly; the last line is without it. Nothing else should run on the machine meanwhile.
+model (rust/core/src/kernels/spmm_f32/cost.rs) are those of one processor of each maker: on another the estimates are
+off by a common factor, the choices hardly; the last line is without it. Nothing else should run on the machine
+meanwhile.
 """
 
 import argparse
