@@ -778,7 +778,7 @@ fn spmv_fours_i8(kernel: spmv_i8::fours::Kernel) -> Vec<Case> {
                 unsafe { run(&with_i8(rows, weight.fours::<i8>())) }
             }),
             spmv_i8::fours::Kernel::Packed(run) => {
-                let packed = spmv_i8::fours::Packed::new(&weight.fours::<i8>(), spmv_i8::fours::WINDOW);
+                let packed = spmv_i8::fours::pack(&weight.fours::<i8>());
                 rows_i8(linear, amount, move |rows| {
                     // SAFETY: as above.
                     unsafe { run(&with_i8(rows, &packed)) }

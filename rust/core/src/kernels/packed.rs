@@ -23,50 +23,42 @@ pub struct Packed<T> {
     starts: Vec<u32>,
     /// First column of each step's window; the whole window lies in `0..k` unless `k` is less than a window.
     firsts: Vec<u32>,
-    /// `[steps][16]`: column within the window, or [`REST`].
+    /// `[steps][16]`: column within the window, or whatever stands for a lane that rests.
     columns: Bytes,
     /// `[steps][16]`: values, zero where a lane rests.
     values: Bytes,
     of: std::marker::PhantomData<T>,
 }
 
-/// What `columns` says of a lane that rests; no column is as high.
-pub(in crate::kernels) const REST: u8 = 0x80;
-
 /// Columns to which the start of a window is rounded down.
 const ROUND: usize = 16;
 
-/// What eight lanes take of `x`, four bytes each: those at `columns` from its start, or zero in a lane that rests. They are
-/// loaded one by one: on many processors a gather is far slower.
+/// What eight lanes take of `x`, four bytes each: those at `columns` from its start. They are loaded one by one: on many
+/// processors a gather is far slower.
 ///
 /// # Safety
-/// `x` has four bytes at its start and at the column of each lane that does not rest.
+/// `x` has four bytes at each column.
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "reads activations through their pointer")]
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(in crate::kernels) unsafe fn take_eight(x: *const [u8; 4], columns: &[u8; 8]) -> __m256i {
-    /// Bits of a column, in eight lanes: those of a lane that rests are zero.
-    const COLUMN: u64 = u64::from_le_bytes([!REST; 8]);
-    let eight = u64::from_le_bytes(*columns);
-    let rests = _mm256_srai_epi32::<31>(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(eight.cast_signed())));
-    let columns = (eight & COLUMN).to_le_bytes();
     // As floats, of which an instruction loads one into any lane; no bit of them changes.
-    // SAFETY: the caller's; a lane that rests loads from the start.
+    // SAFETY: the caller's.
     let bytes = |lane: usize| unsafe { x.add(usize::from(columns[lane])).read() };
     let one = |lane| _mm_set_ss(f32::from_ne_bytes(bytes(lane)));
     let two = |lane| _mm_unpacklo_ps(one(lane), one(lane + 1));
     let four = |lane| _mm_movelh_ps(two(lane), two(lane + 2));
-    _mm256_andnot_si256(rests, _mm256_castps_si256(_mm256_set_m128(four(4), four(0))))
+    _mm256_castps_si256(_mm256_set_m128(four(4), four(0)))
 }
 
 impl<T: bytemuck::Pod + Default> Packed<T> {
-    /// Packs `weight` for windows of `window` columns, at most 128.
+    /// Packs `weight` for windows of `window` columns. The column of a lane that rests is `rest`, and its value zero.
     ///
     /// # Panics
-    /// Where the steps do not fit in 32 bits; there are at most as many as non-zeros.
-    pub fn new(weight: &SparseRows<'_, T>, window: usize) -> Packed<T> {
-        assert!((ROUND..=usize::from(REST)).contains(&window), "a window of {window} columns");
+    /// Where a column does not fit in a byte, or the steps do not fit in 32 bits; there are at most as many as non-zeros.
+    pub fn new(weight: &SparseRows<'_, T>, (window, rest): (usize, u8)) -> Packed<T> {
+        assert!((ROUND..=1 << u8::BITS).contains(&window), "a window of {window} columns");
         let (m, k) = (weight.m(), weight.k());
         let (mut rows, mut starts) = (vec![], vec![0]);
         let (mut firsts, mut columns, mut values) = (vec![], vec![], vec![]);
@@ -79,7 +71,7 @@ impl<T: bytemuck::Pod + Default> Packed<T> {
                     firsts.push(first as u32);
                     first
                 };
-                deal(tile, (window, REST), place, |step: [[_; 1]; TILE], taken| {
+                deal(tile, (window, rest), place, |step: [[_; 1]; TILE], taken| {
                     columns.push(step);
                     values.push(taken);
                 });
@@ -159,8 +151,8 @@ mod tests {
             let matrix =
                 Matrix::sparse((m, k, 1), (Unit::ONE, 255), counts, indices, Values::copy(&values), None)
                     .unwrap();
-            for window in [16, 64, 128] {
-                let packed = Packed::new(&matrix.rows::<f32>(), window);
+            for (window, rest) in [(16, 0), (64, 0x80), (256, 0)] {
+                let packed = Packed::new(&matrix.rows::<f32>(), (window, rest));
                 let mut back = vec![0.0; m * k];
                 let mut seen = vec![];
                 for tile in 0..m.div_ceil(TILE) {
@@ -171,8 +163,8 @@ mod tests {
                     for (lane, &r) in packed.rows(tile).iter().enumerate() {
                         let mut last = None;
                         for (i, &first) in firsts.iter().enumerate() {
-                            if columns[i][lane] == REST {
-                                assert_eq!(values[i][lane], 0.0);
+                            if values[i][lane] == 0.0 {
+                                assert_eq!(columns[i][lane], rest);
                                 continue;
                             }
                             assert!(usize::from(columns[i][lane]) < window);
@@ -185,9 +177,9 @@ mod tests {
                     for &first in firsts {
                         assert!(first == 0 || first as usize + window <= k, "a window within the columns");
                     }
-                    for columns in columns {
-                        let resting = &columns[packed.rows(tile).len()..];
-                        assert!(resting.iter().all(|&c| c == REST), "lanes beyond the last row rest");
+                    for values in values {
+                        let resting = &values[packed.rows(tile).len()..];
+                        assert!(resting.iter().all(|&value| value == 0.0), "lanes beyond the last row rest");
                     }
                 }
                 seen.sort_unstable();

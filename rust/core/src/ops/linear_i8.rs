@@ -106,7 +106,7 @@ impl Form {
                 (tier, fours::Kernel::Rows(run)) => Form::Fours(tier, run, Arc::clone(matrix)),
                 (tier, fours::Kernel::Packed(run)) => {
                     let packed = matrix.form("spmv_i8", |matrix| {
-                        let packed = fours::Packed::new(&matrix.fours(), fours::WINDOW);
+                        let packed = fours::pack(&matrix.fours());
                         let bytes = packed.bytes();
                         Ok((packed, bytes))
                     })?;

@@ -1,5 +1,5 @@
 //! AVX2: eight lanes take their elements of `x` one by one. Rows in the lanes need no tails and no horizontal sums, and a
-//! window as wide as a column's seven bits leaves few lanes resting.
+//! window as wide as a byte leaves few lanes resting.
 #![allow(unsafe_code, reason = "loads through the call's pointers")]
 
 use std::arch::x86_64::*;
@@ -11,7 +11,9 @@ use crate::isa::Avx2;
 use crate::kernels::packed::take_eight;
 use crate::weight::{Number, TILE};
 
-const WINDOW: usize = 128;
+const WINDOW: usize = 256;
+/// A lane that rests takes the first element of the window, which is there.
+const REST: u8 = 0;
 
 /// Sums of `S` vectors over one tile.
 ///
@@ -31,11 +33,12 @@ unsafe fn tile<const S: usize, T: Number>(
         let (columns, values) = (columns.as_chunks::<8>().0, values.as_chunks::<8>().0);
         for half in 0..2 {
             let values = widen(&values[half]);
+            let live = _mm256_cmp_ps::<_CMP_NEQ_UQ>(values, _mm256_setzero_ps());
             for (sums, x) in sums.iter_mut().zip(x) {
                 let x = x.wrapping_add(first as usize).cast();
                 // SAFETY: the caller's promise.
                 let x = _mm256_castsi256_ps(unsafe { take_eight(x, &columns[half]) });
-                sums[half] = _mm256_fmadd_ps(values, x, sums[half]);
+                sums[half] = _mm256_fmadd_ps(values, _mm256_and_ps(live, x), sums[half]);
             }
         }
     }

@@ -10,6 +10,8 @@ use crate::isa::Avx512;
 use crate::weight::{Number, TILE};
 
 const WINDOW: usize = 64;
+/// A bit that no column has.
+const REST: u8 = 0x80;
 
 /// Sums of `S` vectors over one tile. Even and odd steps are summed apart, to hide the latency of the addition.
 ///

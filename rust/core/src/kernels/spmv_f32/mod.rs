@@ -72,8 +72,8 @@ pub enum Kernel<T> {
     Rows(RunRows<T>),
     /// Reads the weight packed once, at load, and needs the rows no more.
     Packed {
-        /// What [`Packed::new`] is given.
-        window: usize,
+        /// What [`Packed::new`] is given: columns of a window, and the column of a lane that rests.
+        window: (usize, u8),
         /// The code.
         run: RunPacked<T>,
     },
@@ -164,7 +164,7 @@ macro_rules! packed_kernels {
         }
 
         pub(super) fn $get() -> Option<Kernel<$t>> {
-            $token::detect().map(|_| Kernel::Packed { window: WINDOW, run: $run as RunPacked<$t> })
+            $token::detect().map(|_| Kernel::Packed { window: (WINDOW, REST), run: $run as RunPacked<$t> })
         }
     )+};
 }
@@ -376,7 +376,7 @@ mod tests {
         let mut rng = Rng::new(3);
         let w = random_matrix::<i8>(&mut rng, 64, 512, 256, 0.9);
         let rows = w.rows::<i8>();
-        let packed = Packed::new(&rows, 64);
+        let packed = Packed::new(&rows, (64, 0));
         assert_eq!((packed.m(), packed.k(), packed.nnz()), (64, 512, rows.nnz()));
         // A value and a column for each lane of a step, not all of which hold a non-zero.
         assert!(packed.bytes() > 2 * rows.nnz() && packed.bytes() < 4 * rows.nnz(), "{}", packed.bytes());

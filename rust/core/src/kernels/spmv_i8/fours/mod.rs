@@ -23,7 +23,12 @@ mod scalar;
 pub use crate::kernels::packed::Packed;
 
 /// Fours of columns of a window of [`Packed`]: four registers of sixteen.
-pub const WINDOW: usize = 64;
+const WINDOW: usize = 64;
+
+/// The form for table look-ups. A lane that rests multiplies the first four of the window by zeros.
+pub fn pack(weight: &SparseRows<'_, [i8; 4]>) -> Packed<[i8; 4]> {
+    Packed::new(weight, (WINDOW, 0))
+}
 
 /// The code of a tier that reads packed weights.
 pub type RunPacked = unsafe fn(&RowsI8<'_, &Packed<[i8; 4]>>);
@@ -36,7 +41,7 @@ pub type RunPacked = unsafe fn(&RowsI8<'_, &Packed<[i8; 4]>>);
 pub enum Kernel {
     /// The file's form.
     Rows(unsafe fn(&RowsI8<'_, SparseRows<'_, [i8; 4]>>)),
-    /// The form for table look-ups, in windows of [`WINDOW`]; rows change places within a [`GROUP`] of tiles,
+    /// What [`pack`] makes; rows change places within a [`GROUP`] of tiles,
     /// of which a call computes whole ones.
     Packed(RunPacked),
 }
@@ -163,7 +168,7 @@ mod tests {
             // SAFETY: the tier was detected; `rows` gives room for what a call may touch.
             Kernel::Rows(run) => case.rows(weight.rows(), rows, |s| unsafe { run(s) }),
             Kernel::Packed(run) => {
-                let packed = Packed::new(&weight.rows(), WINDOW);
+                let packed = pack(&weight.rows());
                 // SAFETY: the same.
                 case.rows(&packed, rows, |s| unsafe { run(s) })
             }
