@@ -29,8 +29,12 @@ static BLOCKS: Blocks = Blocks {
     ],
 };
 
+/// Depth of a block. While six rows pass over two vectors of columns, 8 KiB of the panel, as much of a tile of weights and
+/// what is asked for of the next stay in a first-level cache of 32 KiB, half of which another thread of the core may have.
+const KB: usize = 128;
+
 pub(super) fn get() -> Option<StripKernel<Run>> {
-    Avx2::detect().map(|_| StripKernel { run: run as Run, nr: 144, kb: 256 })
+    Avx2::detect().map(|_| StripKernel { run: run as Run, nr: 96, kb: KB })
 }
 
 unsafe fn run(s: &Strip<'_, Tiles<'_, f32>>) {
