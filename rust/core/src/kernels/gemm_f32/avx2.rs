@@ -29,8 +29,9 @@ static BLOCKS: Blocks = Blocks {
     ],
 };
 
-/// Depth of a block. While six rows pass over two vectors of columns, 8 KiB of the panel, as much of a tile of weights and
-/// what is asked for of the next stay in a first-level cache of 32 KiB, half of which another thread of the core may have.
+/// Depth of a block. What six rows pass over between two passes over the same two vectors of columns, 8 KiB of the panel, as
+/// much of a tile of weights and 3 KiB asked for of the next, fits a first-level cache of 32 KiB; at twice the depth it does
+/// not.
 const KB: usize = 128;
 
 pub(super) fn get() -> Option<StripKernel<Run>> {
