@@ -56,7 +56,7 @@ impl<T: bytemuck::Pod + Default> Packed<T> {
     /// Packs `weight` for windows of `window` columns. The column of a lane that rests is `rest`, and its value zero.
     ///
     /// # Panics
-    /// Where a column does not fit in a byte, or the steps do not fit in 32 bits; there are at most as many as non-zeros.
+    /// Where a window is not of 16 to 256 columns, or the steps do not fit in 32 bits; there are at most as many as non-zeros.
     pub fn new(weight: &SparseRows<'_, T>, (window, rest): (usize, u8)) -> Packed<T> {
         assert!((ROUND..=1 << u8::BITS).contains(&window), "a window of {window} columns");
         let (m, k) = (weight.m(), weight.k());

@@ -29,9 +29,8 @@ static BLOCKS: Blocks = Blocks {
     ],
 };
 
-/// Depth of a block. What six rows pass over between two passes over the same two vectors of columns, 8 KiB of the panel, as
-/// much of a tile of weights and 3 KiB asked for of the next, fits a first-level cache of 32 KiB; at twice the depth it does
-/// not.
+/// Depth of a block. Six rows that pass over two vectors of columns read 8 KiB of the panel and as much of a tile of weights,
+/// and ask for 3 KiB of the next tile: that fits a first-level cache of 32 KiB, and at twice the depth it does not.
 const KB: usize = 128;
 
 pub(super) fn get() -> Option<StripKernel<Run>> {

@@ -41,8 +41,7 @@ pub type RunPacked = unsafe fn(&RowsI8<'_, &Packed<[i8; 4]>>);
 pub enum Kernel {
     /// The file's form.
     Rows(unsafe fn(&RowsI8<'_, SparseRows<'_, [i8; 4]>>)),
-    /// What [`pack`] makes; rows change places within a [`GROUP`] of tiles,
-    /// of which a call computes whole ones.
+    /// What [`pack`] makes; rows change places within a [`GROUP`] of tiles, of which a call computes whole ones.
     Packed(RunPacked),
 }
 
