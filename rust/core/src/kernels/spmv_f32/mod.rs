@@ -8,8 +8,9 @@
 //! - Work is cut into *tiles* of sixteen rows; which rows these are is the form's affair. A call computes some tiles.
 //! - A sum's order is fixed by the weight: neither `n` nor the cut into calls changes a bit of any element. Different
 //!   tiers may round differently.
-//! - A weight that is not stored is not multiplied, and one that is stored as zero need not be: a NaN or an infinity of `x`
-//!   reaches the rows that have a non-zero in its column.
+//! - A weight that is not stored is not multiplied: a NaN or an infinity of `x` reaches every row that has a non-zero in its
+//!   column, and none that stores nothing there. Whether it reaches one that stores a zero, which a converter does not write,
+//!   is the tier's affair.
 
 use half::f16;
 
