@@ -9,7 +9,7 @@ use super::integer::{self, Quantized};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::Result;
 use crate::isa::Tier;
-use crate::kernels::gemm_i8::{Blocks, Fitted};
+use crate::kernels::gemm_i8::{Blocks, Magnitudes};
 use crate::kernels::pack::{self, Beside, Fill, Gather, LANES_U8, RunBeside, RunGather, Taps};
 use crate::kernels::spmm_i8::{Quads, cost::Cost};
 use crate::kernels::strip_i8::{DEPTH, LANES, NR, Pack, StripI8, StripI8Kernel};
@@ -254,7 +254,9 @@ impl ConvI8 {
                 unsafe {
                     match &form {
                         Form::Tiles(_, kernel, dense, _) => (kernel.run)(&call.with(dense.tiles_i8(group))),
-                        Form::Fitted(_, kernel, fitted, _) => (kernel.run)(&call.with(&fitted[group])),
+                        Form::Magnitudes(_, kernel, magnitudes, _) => {
+                            (kernel.run)(&call.with(&magnitudes[group]));
+                        }
                         Form::Blocks(_, kernel, blocks, _) => (kernel.run)(&call.with(&blocks[group])),
                         Form::Fours(_, kernel, matrix) => (kernel.run)(&whole().with(matrix.fours())),
                         Form::Sparse(_, kernel, matrix) => kernel(&whole().with(matrix.rows())),
@@ -296,7 +298,7 @@ fn prefers_dense(matrix: &Matrix, columns: usize, tier: Tier, in_place: bool) ->
 /// A weight in the form that its kernel reads.
 enum Form {
     Tiles(Tier, gemm_i8::Tiles, Arc<Matrix>, Order),
-    Fitted(Tier, gemm_i8::ByFit, Arc<Vec<Fitted>>, Order),
+    Magnitudes(Tier, gemm_i8::ByMagnitude, Arc<Vec<Magnitudes>>, Order),
     Blocks(Tier, gemm_i8::ByBlocks, Arc<Vec<Blocks>>, Order),
     Fours(Tier, StripI8Kernel<spmm_i8::fours::Run>, Arc<Matrix>),
     Sparse(Tier, spmm_i8::ByRows, Arc<Matrix>),
@@ -373,9 +375,9 @@ impl Form {
                 };
                 Form::Tiles(tier, kernel, matrix, order)
             }
-            gemm_i8::Kernel::Fitted(kernel) => {
-                let fitted = order.made(stored, groups, Fitted::new, Fitted::bytes)?;
-                Form::Fitted(tier, kernel, fitted, order)
+            gemm_i8::Kernel::Magnitudes(kernel) => {
+                let magnitudes = order.made(stored, groups, Magnitudes::new, Magnitudes::bytes)?;
+                Form::Magnitudes(tier, kernel, magnitudes, order)
             }
             gemm_i8::Kernel::Blocks(kernel) => {
                 let blocks = order.made(stored, groups, Blocks::new, Blocks::bytes)?;
@@ -388,7 +390,7 @@ impl Form {
     fn pack(&self) -> Option<Pack> {
         match self {
             Form::Tiles(_, kernel, ..) => Some(kernel.pack),
-            Form::Fitted(_, kernel, ..) => Some(kernel.pack),
+            Form::Magnitudes(_, kernel, ..) => Some(kernel.pack),
             Form::Blocks(_, kernel, ..) => Some(kernel.pack),
             Form::Fours(_, kernel, _) => Some(kernel.pack),
             Form::Sparse(..) | Form::Quads(..) => None,
@@ -403,7 +405,7 @@ impl Form {
     fn gathering(&self) -> Gathering {
         let (gathers, order) = match self {
             Form::Tiles(_, kernel, _, order) => (kernel.gathers, *order),
-            Form::Fitted(_, kernel, _, order) => (kernel.gathers, *order),
+            Form::Magnitudes(_, kernel, _, order) => (kernel.gathers, *order),
             Form::Blocks(_, kernel, _, order) => (kernel.gathers, *order),
             Form::Fours(_, kernel, _) => (kernel.gathers, Order::Stored),
             Form::Sparse(..) | Form::Quads(..) => (None, Order::Stored),
@@ -422,7 +424,7 @@ impl Form {
             | Form::Fours(_, _, matrix)
             | Form::Sparse(_, _, matrix)
             | Form::Quads(_, _, matrix, _) => matrix.k(),
-            Form::Fitted(_, _, fitted, _) => fitted.first().map_or(0, Fitted::k),
+            Form::Magnitudes(_, _, magnitudes, _) => magnitudes.first().map_or(0, Magnitudes::k),
             Form::Blocks(_, _, blocks, _) => blocks.first().map_or(0, Blocks::k),
         }
     }
@@ -433,14 +435,14 @@ impl Form {
                 matrix.bytes()
             }
             Form::Quads(_, _, _, quads) => quads.bytes(),
-            Form::Fitted(_, _, fitted, _) => fitted.iter().map(Fitted::bytes).sum(),
+            Form::Magnitudes(_, _, magnitudes, _) => magnitudes.iter().map(Magnitudes::bytes).sum(),
             Form::Blocks(_, _, blocks, _) => blocks.iter().map(Blocks::bytes).sum(),
         }
     }
 
     fn name(&self) -> String {
         match self {
-            Form::Tiles(tier, ..) | Form::Fitted(tier, ..) | Form::Blocks(tier, ..) => {
+            Form::Tiles(tier, ..) | Form::Magnitudes(tier, ..) | Form::Blocks(tier, ..) => {
                 format!("gemm_i8/{tier}")
             }
             Form::Fours(tier, ..) => format!("spmm_i8 1x4/{tier}"),

@@ -20,25 +20,24 @@ mod avx512vnni;
 #[cfg(target_arch = "x86_64")]
 mod avxvnni;
 mod blocks;
+#[cfg(target_arch = "x86_64")]
+mod by_magnitude;
 #[cfg(target_arch = "aarch64")]
 mod dotprod;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "what tiers of x86 read"))]
-mod fitted;
+mod magnitudes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
-#[cfg(target_arch = "x86_64")]
-mod saturating;
 mod scalar;
 
 pub use blocks::Blocks;
-pub(super) use fitted::FITS;
-pub use fitted::Fitted;
+pub use magnitudes::Magnitudes;
 
 /// A kernel that reads the weight as the file has it.
 pub type Tiles = StripI8Kernel<unsafe fn(&StripI8<'_, TilesI8<'_>>)>;
 
 /// A kernel that reads it as `vpmaddubsw` does.
-pub type ByFit = StripI8Kernel<unsafe fn(&StripI8<'_, &Fitted>)>;
+pub type ByMagnitude = StripI8Kernel<unsafe fn(&StripI8<'_, &Magnitudes>)>;
 
 /// A kernel that reads it as matrix units do.
 pub type ByBlocks = StripI8Kernel<unsafe fn(&StripI8<'_, &Blocks>)>;
@@ -48,8 +47,8 @@ pub type ByBlocks = StripI8Kernel<unsafe fn(&StripI8<'_, &Blocks>)>;
 pub enum Kernel {
     /// The file's form.
     Tiles(Tiles),
-    /// The form for products in 16 bits.
-    Fitted(ByFit),
+    /// The form of magnitudes.
+    Magnitudes(ByMagnitude),
     /// The form for matrix units.
     Blocks(ByBlocks),
 }
@@ -59,7 +58,7 @@ impl Kernel {
     pub fn gathers(&self) -> Option<Gathers> {
         match self {
             Kernel::Tiles(kernel) => kernel.gathers,
-            Kernel::Fitted(kernel) => kernel.gathers,
+            Kernel::Magnitudes(kernel) => kernel.gathers,
             Kernel::Blocks(kernel) => kernel.gathers,
         }
     }
@@ -68,7 +67,7 @@ impl Kernel {
     pub fn pack(&self) -> Pack {
         match self {
             Kernel::Tiles(kernel) => kernel.pack,
-            Kernel::Fitted(kernel) => kernel.pack,
+            Kernel::Magnitudes(kernel) => kernel.pack,
             Kernel::Blocks(kernel) => kernel.pack,
         }
     }
@@ -81,11 +80,11 @@ pub static TABLE: &[Impl<Kernel>] = &[
     #[cfg(target_arch = "x86_64")]
     Impl { tier: Tier::Avx512Vnni, get: || avx512vnni::get().map(Kernel::Tiles) },
     #[cfg(target_arch = "x86_64")]
-    Impl { tier: Tier::Avx512, get: || avx512::get().map(Kernel::Fitted) },
+    Impl { tier: Tier::Avx512, get: || avx512::get().map(Kernel::Magnitudes) },
     #[cfg(target_arch = "x86_64")]
     Impl { tier: Tier::AvxVnni, get: || avxvnni::get().map(Kernel::Tiles) },
     #[cfg(target_arch = "x86_64")]
-    Impl { tier: Tier::Avx2, get: || avx2::get().map(Kernel::Fitted) },
+    Impl { tier: Tier::Avx2, get: || avx2::get().map(Kernel::Magnitudes) },
     #[cfg(target_arch = "aarch64")]
     Impl { tier: Tier::DotProd, get: || dotprod::get().map(Kernel::Tiles) },
     #[cfg(target_arch = "aarch64")]
@@ -133,10 +132,10 @@ mod tests {
                 // SAFETY: the tier was detected; `strip` gives room for what a strip may touch.
                 case.strip(weight, rows, (&panel, panel_stride), |s| unsafe { run(s) })
             }
-            Kernel::Fitted(ByFit { run, .. }) => {
-                let fitted = Fitted::new(&weight);
+            Kernel::Magnitudes(ByMagnitude { run, .. }) => {
+                let magnitudes = Magnitudes::new(&weight);
                 // SAFETY: as above.
-                case.strip(&fitted, rows, (&panel, panel_stride), |s| unsafe { run(s) })
+                case.strip(&magnitudes, rows, (&panel, panel_stride), |s| unsafe { run(s) })
             }
             Kernel::Blocks(ByBlocks { run, .. }) => {
                 let blocks = Blocks::new(&weight);

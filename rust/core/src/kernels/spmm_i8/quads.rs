@@ -6,7 +6,6 @@
 
 #![allow(unsafe_code, reason = "sums are not initialised before they are written")]
 
-use crate::kernels::gemm_i8::FITS;
 use crate::kernels::strip_i8::{NR, StripI8};
 use crate::weight::{QUAD, SparseRows, TILE};
 use std::mem::MaybeUninit;
@@ -60,6 +59,10 @@ pub struct Quads {
     parts: Vec<Part>,
     non_zeros: Vec<Quad>,
 }
+
+/// The greatest sum of two weights of one sign that `vpmaddubsw` multiplies exactly, whatever the activations are:
+/// `255 · 128 < 2¹⁵`.
+const FITS: u8 = 128;
 
 impl Quads {
     /// The non-zeros of `rows` in their order.
