@@ -39,7 +39,7 @@ pub(super) const FLIPS: [[u8; QUAD]; IMAGES] =
 pub(super) const SIGNS: [[i16; 2]; 4] = [[1, 1], [-1, 1], [1, -1], [-1, -1]];
 
 /// The greatest sum of magnitudes of a pair, or of two that are added in 16 bits.
-const FITS: u16 = 256;
+const FITS: u32 = 256;
 
 /// A dense weight as magnitudes of four columns at a time, and where in a block its images lie.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ pub struct Magnitudes {
 }
 
 /// Which image a group of four weights is multiplied by, and its pairs' signs.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Code(u16);
 
 impl Code {
@@ -110,38 +110,76 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// A group of four weights.
-#[derive(Clone, Copy)]
+/// A group of four weights: where its activations are, and its magnitudes.
+#[derive(Clone, Copy, Default)]
 struct Group {
     code: Code,
-    word: i32,
-    /// Of the magnitudes of each pair.
-    sums: [u16; 2],
+    word: u32,
 }
 
-impl Group {
-    /// The weights of the block's group `place`, and what they add to the sum whatever the activations are.
-    fn new(place: usize, weights: [i8; QUAD]) -> (Group, i32) {
-        let (mut image, mut signs, mut added) = (0, 0, 0);
-        let pairs: [[i8; 2]; 2] = bytemuck::cast(weights);
-        for (i, [a, b]) in pairs.into_iter().enumerate() {
-            // Zero goes with any sign.
-            let negative = a < 0 || (a == 0 && b < 0);
-            let flipped = if negative { b > 0 } else { b < 0 };
-            image |= usize::from(flipped) << i;
-            signs |= usize::from(negative) << i;
-            added += 128 * (i32::from(a) + i32::from(b)) - if flipped { i32::from(b) } else { 0 };
+/// Groups of four weights whose signs are the same.
+#[derive(Clone, Copy)]
+struct Alike {
+    groups: [Group; BLOCK],
+    /// Of each, the sums of its pairs of magnitudes, in 16 bits each.
+    sums: [u32; BLOCK],
+    len: usize,
+}
+
+/// A row of a block while its groups find partners.
+#[derive(Clone, Copy)]
+struct Row {
+    twos: [[Group; 2]; BLOCK / 2],
+    paired: usize,
+    /// Those without one, by their signs.
+    ones: [Alike; SIGNS.len()],
+}
+
+impl Row {
+    const EMPTY: Row = {
+        let none = Group { code: Code(0), word: 0 };
+        let alike = Alike { groups: [none; BLOCK], sums: [0; BLOCK], len: 0 };
+        Row { twos: [[none; 2]; BLOCK / 2], paired: 0, ones: [alike; SIGNS.len()] }
+    };
+
+    /// Adds the weights of the block's group `place`; what they add to the sum whatever the activations are.
+    #[inline]
+    fn push(&mut self, place: usize, weights: [i8; QUAD]) -> i32 {
+        // Zero is positive here.
+        let negative = weights.map(|w| usize::from(w < 0));
+        let [flips, signs] =
+            [[negative[0] ^ negative[1], negative[2] ^ negative[3]], [negative[0], negative[2]]];
+        let code =
+            Code(((place * IMAGES + flips[0] + 2 * flips[1]) * IMAGE + signs[0] + 2 * signs[1]) as u16);
+        let word = u32::from_le_bytes(weights.map(i8::unsigned_abs));
+        let group = Group { code, word };
+        let sums = (word & 0x00ff_00ff) + (word >> 8 & 0x00ff_00ff);
+        let ones = &mut self.ones[code.signs()];
+        if let Some(found) = ones.sums[..ones.len].iter().position(|&other| fit(other, sums)) {
+            self.twos[self.paired] = [ones.groups[found], group];
+            self.paired += 1;
+            ones.len -= 1;
+            (ones.groups[found], ones.sums[found]) = (ones.groups[ones.len], ones.sums[ones.len]);
+        } else {
+            (ones.groups[ones.len], ones.sums[ones.len]) = (group, sums);
+            ones.len += 1;
         }
-        let code = Code(((place * IMAGES + image) * IMAGE + signs) as u16);
-        let sums = pairs.map(|[a, b]| u16::from(a.unsigned_abs()) + u16::from(b.unsigned_abs()));
-        (Group { code, word: bytemuck::cast(weights.map(i8::unsigned_abs)), sums }, added)
+        let [a, b, c, d] = weights.map(i32::from);
+        128 * (a + b + c + d) - flips[0] as i32 * b - flips[1] as i32 * d
     }
 
-    /// Whether both may be added in 16 bits.
-    fn fits(&self, other: &Group) -> bool {
-        self.code.signs() == other.code.signs()
-            && self.sums.iter().zip(other.sums).all(|(a, b)| a + b <= FITS)
+    /// All groups, those with a partner first, beside it.
+    fn groups(&self) -> impl Iterator<Item = Group> {
+        let ones = self.ones.iter().flat_map(|alike| &alike.groups[..alike.len]);
+        self.twos[..self.paired].as_flattened().iter().chain(ones).copied()
     }
+}
+
+/// Whether two pairs of sums of two magnitudes each are 256 at most.
+#[inline]
+fn fit(a: u32, b: u32) -> bool {
+    const ROOM: u32 = (1 << 15) - 1 - FITS;
+    (a + b + (ROOM << 16 | ROOM)) & 0x8000_8000 == 0
 }
 
 impl Magnitudes {
@@ -151,13 +189,12 @@ impl Magnitudes {
         let mut made = Magnitudes { m, k, added: vec![0; m], parts: vec![], codes: vec![], words: vec![] };
         made.codes.reserve_exact(m * weight.quads());
         made.words.reserve_exact(m * weight.quads());
-        let mut rows = [const { (vec![], vec![]) }; TILE];
+        let mut rows = vec![Row::EMPTY; TILE];
         for block in 0..made.blocks() {
             for tile in 0..m.div_ceil(TILE) {
                 let quads: &[[[i8; QUAD]; TILE]] = weight.tile(tile).as_chunks().0.as_chunks().0;
                 let quads = &quads[block * BLOCK..quads.len().min((block + 1) * BLOCK)];
-                let rows = &mut rows[..TILE.min(m - tile * TILE)];
-                made.push(quads, tile * TILE, rows);
+                made.push(quads, tile * TILE, &mut rows[..TILE.min(m - tile * TILE)]);
             }
         }
         made.codes.shrink_to_fit();
@@ -165,35 +202,25 @@ impl Magnitudes {
         made
     }
 
-    /// Adds a tile's rows from `r0` of a block. `rows` is room for each row's groups, those added in 16 bits and others.
-    fn push(&mut self, quads: &[[[i8; QUAD]; TILE]], r0: usize, rows: &mut [(Vec<[Group; 2]>, Vec<Group>)]) {
-        for (place, quad) in quads.iter().enumerate() {
-            let quad = &quad[..rows.len()];
-            if quad.as_flattened().iter().all(|&w| w == 0) {
-                continue;
-            }
-            for (r, (&weights, (twos, ones))) in quad.iter().zip(&mut *rows).enumerate() {
-                let (group, added) = Group::new(place, weights);
-                self.added[r0 + r] += added;
-                match ones.iter().position(|other: &Group| other.fits(&group)) {
-                    Some(found) => twos.push([ones.swap_remove(found), group]),
-                    None => ones.push(group),
-                }
+    /// Adds a tile's rows from `r0` of a block, in `rows`.
+    fn push(&mut self, quads: &[[[i8; QUAD]; TILE]], r0: usize, rows: &mut [Row]) {
+        let some = |(_, quad): &(usize, &[[i8; QUAD]; TILE])| *quad != &[[0; QUAD]; TILE];
+        let mut groups = 0;
+        for (r, row) in rows.iter_mut().enumerate() {
+            row.paired = 0;
+            row.ones.iter_mut().for_each(|alike| alike.len = 0);
+            groups = 0;
+            for (place, quad) in quads.iter().enumerate().filter(some) {
+                self.added[r0 + r] += row.push(place, quad[r]);
+                groups += 1;
             }
         }
-        let twos = rows.iter().map(|(twos, _)| twos.len()).min().unwrap_or(0);
-        let start = self.codes.len();
-        let mut ones = 0;
+        let twos = rows.iter().map(|row| row.paired).min().unwrap_or(0);
+        self.parts.push(Part { start: self.codes.len(), twos: twos as u8, ones: (groups - 2 * twos) as u8 });
         for row in rows {
-            row.1.extend(row.0.drain(twos..).flatten());
-            ones = row.1.len();
-            let groups = || row.0.as_flattened().iter().chain(&row.1);
-            self.codes.extend(groups().map(|group| group.code));
-            self.words.extend(groups().map(|group| group.word));
-            row.0.clear();
-            row.1.clear();
+            self.codes.extend(row.groups().map(|group| group.code));
+            self.words.extend(row.groups().map(|group| group.word.cast_signed()));
         }
-        self.parts.push(Part { start, twos: twos as u8, ones: ones as u8 });
     }
 
     /// Columns.
@@ -301,9 +328,13 @@ mod tests {
 
     #[test]
     fn sums_fit_sixteen_bits() {
-        let ends = [i32::from(i8::MIN), i32::from(i8::MAX)].map(|f| f * i32::from(FITS));
+        let ends = [i32::from(i8::MIN), i32::from(i8::MAX)].map(|f| f * FITS as i32);
         assert!(ends.iter().all(|&sum| i16::try_from(sum).is_ok()), "{ends:?}");
-        let (least, _) = Group::new(0, [-128; QUAD]);
-        assert_eq!(least.sums, [FITS; 2], "the greatest magnitudes are no more");
+        for a in (0..=FITS).step_by(8) {
+            for b in (0..=FITS).step_by(8) {
+                assert_eq!(fit(a, b), a + b <= FITS);
+                assert_eq!(fit(a << 16 | FITS, b << 16), a + b <= FITS);
+            }
+        }
     }
 }
