@@ -142,7 +142,7 @@ macro_rules! magnitudes_tier {
                 }
                 for (&[a, b], &[wa, wb]) in twos.0.iter().zip(twos.1) {
                     let (x, y) = (images.wrapping_add(a.image()), images.wrapping_add(b.image()));
-                    let (signs, wa, wb) = ($splat(bytemuck::cast(SIGNS[a.signs()])), $splat(wa), $splat(wb));
+                    let (signs, wa, wb) = ($splat(bytemuck::cast(SIGNS[a.signs()])), $splat(wa.cast_signed()), $splat(wb.cast_signed()));
                     for (v, acc) in acc.iter_mut().enumerate() {
                         let at = v * WIDTH * QUAD;
                         // SAFETY: the caller's.
@@ -153,7 +153,7 @@ macro_rules! magnitudes_tier {
                 }
                 for (&code, &w) in ones.0.iter().zip(ones.1) {
                     let x = images.wrapping_add(code.image());
-                    let (signs, w) = ($splat(bytemuck::cast(SIGNS[code.signs()])), $splat(w));
+                    let (signs, w) = ($splat(bytemuck::cast(SIGNS[code.signs()])), $splat(w.cast_signed()));
                     for (v, acc) in acc.iter_mut().enumerate() {
                         // SAFETY: the caller's.
                         let x = unsafe { $load(x.add(v * WIDTH * QUAD).cast()) };

@@ -51,7 +51,7 @@ pub struct Magnitudes {
     /// `[blocks][tiles]`.
     parts: Vec<Part>,
     codes: Vec<Code>,
-    words: Vec<i32>,
+    words: Vec<u32>,
 }
 
 /// Which image a group of four weights is multiplied by, and its pairs' signs.
@@ -88,7 +88,7 @@ struct Part {
 pub(super) struct Rows<'a> {
     twos: usize,
     codes: &'a [Code],
-    words: &'a [i32],
+    words: &'a [u32],
     len: usize,
 }
 
@@ -96,8 +96,8 @@ pub(super) struct Rows<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Steps<'a> {
     /// Two groups that are widened together; their signs are the same.
-    pub(super) twos: (&'a [[Code; 2]], &'a [[i32; 2]]),
-    pub(super) ones: (&'a [Code], &'a [i32]),
+    pub(super) twos: (&'a [[Code; 2]], &'a [[u32; 2]]),
+    pub(super) ones: (&'a [Code], &'a [u32]),
 }
 
 impl<'a> Rows<'a> {
@@ -110,76 +110,93 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// A group of four weights: where its activations are, and its magnitudes.
-#[derive(Clone, Copy, Default)]
-struct Group {
-    code: Code,
-    word: u32,
-}
-
-/// Groups of four weights whose signs are the same.
-#[derive(Clone, Copy)]
-struct Alike {
-    groups: [Group; BLOCK],
-    /// Of each, the sums of its pairs of magnitudes, in 16 bits each.
-    sums: [u32; BLOCK],
+/// Some groups of four weights: where their activations are, and their magnitudes.
+#[derive(Clone)]
+struct Groups {
+    codes: [Code; BLOCK],
+    words: [u32; BLOCK],
     len: usize,
 }
 
-/// A row of a block while its groups find partners.
-#[derive(Clone, Copy)]
+impl Groups {
+    const NONE: Groups = Groups { codes: [Code(0); BLOCK], words: [0; BLOCK], len: 0 };
+
+    fn push(&mut self, code: Code, word: u32) {
+        (self.codes[self.len], self.words[self.len]) = (code, word);
+        self.len += 1;
+    }
+
+    fn swap_remove(&mut self, i: usize) -> (Code, u32) {
+        let removed = (self.codes[i], self.words[i]);
+        self.len -= 1;
+        (self.codes[i], self.words[i]) = (self.codes[self.len], self.words[self.len]);
+        removed
+    }
+}
+
+/// A row of a block whose groups find partners.
+#[derive(Clone)]
 struct Row {
-    twos: [[Group; 2]; BLOCK / 2],
-    paired: usize,
-    /// Those without one, by their signs.
-    ones: [Alike; SIGNS.len()],
+    /// Two and two.
+    twos: Groups,
+    /// Those without a partner, by their signs.
+    ones: [Groups; SIGNS.len()],
 }
 
 impl Row {
-    const EMPTY: Row = {
-        let none = Group { code: Code(0), word: 0 };
-        let alike = Alike { groups: [none; BLOCK], sums: [0; BLOCK], len: 0 };
-        Row { twos: [[none; 2]; BLOCK / 2], paired: 0, ones: [alike; SIGNS.len()] }
-    };
+    const EMPTY: Row = Row { twos: Groups::NONE, ones: [Groups::NONE; SIGNS.len()] };
 
-    /// Adds the weights of the block's group `place`; what they add to the sum whatever the activations are.
     #[inline]
-    fn push(&mut self, place: usize, weights: [i8; QUAD]) -> i32 {
-        // Zero is positive here.
-        let negative = weights.map(|w| usize::from(w < 0));
-        let [flips, signs] =
-            [[negative[0] ^ negative[1], negative[2] ^ negative[3]], [negative[0], negative[2]]];
-        let code =
-            Code(((place * IMAGES + flips[0] + 2 * flips[1]) * IMAGE + signs[0] + 2 * signs[1]) as u16);
-        let word = u32::from_le_bytes(weights.map(i8::unsigned_abs));
-        let group = Group { code, word };
-        let sums = (word & 0x00ff_00ff) + (word >> 8 & 0x00ff_00ff);
+    fn push(&mut self, code: Code, word: u32) {
         let ones = &mut self.ones[code.signs()];
-        if let Some(found) = ones.sums[..ones.len].iter().position(|&other| fit(other, sums)) {
-            self.twos[self.paired] = [ones.groups[found], group];
-            self.paired += 1;
-            ones.len -= 1;
-            (ones.groups[found], ones.sums[found]) = (ones.groups[ones.len], ones.sums[ones.len]);
+        if let Some(found) = ones.words[..ones.len].iter().position(|&other| fit(other, word)) {
+            let (other, its_word) = ones.swap_remove(found);
+            self.twos.push(other, its_word);
+            self.twos.push(code, word);
         } else {
-            (ones.groups[ones.len], ones.sums[ones.len]) = (group, sums);
-            ones.len += 1;
+            ones.push(code, word);
         }
-        let [a, b, c, d] = weights.map(i32::from);
-        128 * (a + b + c + d) - flips[0] as i32 * b - flips[1] as i32 * d
-    }
-
-    /// All groups, those with a partner first, beside it.
-    fn groups(&self) -> impl Iterator<Item = Group> {
-        let ones = self.ones.iter().flat_map(|alike| &alike.groups[..alike.len]);
-        self.twos[..self.paired].as_flattened().iter().chain(ones).copied()
     }
 }
 
-/// Whether two pairs of sums of two magnitudes each are 256 at most.
+/// A group of four columns in each row of a tile.
+#[derive(Clone, Copy)]
+struct Quad {
+    codes: [Code; TILE],
+    words: [u32; TILE],
+}
+
+impl Quad {
+    const ZERO: Quad = Quad { codes: [Code(0); TILE], words: [0; TILE] };
+
+    /// The block's group `place`. What its weights add to the sums whatever the activations are is added to `added`.
+    fn new(place: usize, weights: &[[i8; QUAD]; TILE], added: &mut [i32; TILE]) -> Quad {
+        let mut quad = Quad::ZERO;
+        for (r, weights) in weights.iter().enumerate() {
+            let bits = u32::from_le_bytes(weights.map(i8::cast_unsigned));
+            let weight = |i: u32| (bits << (24 - 8 * i)).cast_signed() >> 24;
+            let negative = bits >> 7 & 0x0101_0101;
+            // Of each pair, whether its weights are of two signs.
+            let differ = negative ^ negative >> 8;
+            let flags = |bits: u32| bits & 1 | bits >> 15 & 2;
+            let (image, signs) = (flags(differ) as usize, flags(negative) as usize);
+            quad.codes[r] = Code(((place * IMAGES + image) * IMAGE + signs) as u16);
+            // A complement and one more, in each byte.
+            quad.words[r] = (bits ^ (negative * 0xff)) + negative;
+            let flipped = |i: u32| weight(i) * (differ >> (8 * i - 8) & 1).cast_signed();
+            added[r] += 128 * (0..4).map(weight).sum::<i32>() - flipped(1) - flipped(3);
+        }
+        quad
+    }
+}
+
+/// Whether two groups may be added in 16 bits: whether magnitudes of their first pairs are 256 at most together, and those of
+/// their second.
 #[inline]
 fn fit(a: u32, b: u32) -> bool {
     const ROOM: u32 = (1 << 15) - 1 - FITS;
-    (a + b + (ROOM << 16 | ROOM)) & 0x8000_8000 == 0
+    let pairs = |word: u32| (word & 0x00ff_00ff) + (word >> 8 & 0x00ff_00ff);
+    (pairs(a) + pairs(b) + (ROOM << 16 | ROOM)) & 0x8000_8000 == 0
 }
 
 impl Magnitudes {
@@ -202,24 +219,26 @@ impl Magnitudes {
         made
     }
 
-    /// Adds a tile's rows from `r0` of a block, in `rows`.
+    /// Adds a tile's rows from `r0` of a block; `rows` is room for as many.
     fn push(&mut self, quads: &[[[i8; QUAD]; TILE]], r0: usize, rows: &mut [Row]) {
-        let some = |(_, quad): &(usize, &[[i8; QUAD]; TILE])| *quad != &[[0; QUAD]; TILE];
-        let mut groups = 0;
-        for (r, row) in rows.iter_mut().enumerate() {
-            row.paired = 0;
-            row.ones.iter_mut().for_each(|alike| alike.len = 0);
-            groups = 0;
-            for (place, quad) in quads.iter().enumerate().filter(some) {
-                self.added[r0 + r] += row.push(place, quad[r]);
-                groups += 1;
-            }
+        let (mut groups, mut len, mut added) = ([Quad::ZERO; BLOCK], 0, [0; TILE]);
+        for (place, quad) in quads.iter().enumerate().filter(|(_, quad)| *quad != &[[0; QUAD]; TILE]) {
+            groups[len] = Quad::new(place, quad, &mut added);
+            len += 1;
         }
-        let twos = rows.iter().map(|row| row.paired).min().unwrap_or(0);
-        self.parts.push(Part { start: self.codes.len(), twos: twos as u8, ones: (groups - 2 * twos) as u8 });
-        for row in rows {
-            self.codes.extend(row.groups().map(|group| group.code));
-            self.words.extend(row.groups().map(|group| group.word.cast_signed()));
+        for (r, row) in rows.iter_mut().enumerate() {
+            row.twos.len = 0;
+            row.ones.iter_mut().for_each(|ones| ones.len = 0);
+            groups[..len].iter().for_each(|quad| row.push(quad.codes[r], quad.words[r]));
+            self.added[r0 + r] += added[r];
+        }
+        let twos = rows.iter().map(|row| row.twos.len / 2).min().unwrap_or(0);
+        self.parts.push(Part { start: self.codes.len(), twos: twos as u8, ones: (len - 2 * twos) as u8 });
+        for Row { twos, ones } in rows {
+            for groups in std::iter::once(twos).chain(ones) {
+                self.codes.extend_from_slice(&groups.codes[..groups.len]);
+                self.words.extend_from_slice(&groups.words[..groups.len]);
+            }
         }
     }
 
@@ -266,7 +285,7 @@ mod tests {
     use crate::weight::tile_i8;
 
     /// What a step multiplies activations by, and what of it does not depend on them: `[place, weights, added]`.
-    fn weights(code: Code, word: i32) -> (usize, [i32; QUAD], i32) {
+    fn weights(code: Code, word: u32) -> (usize, [i32; QUAD], i32) {
         let (place, image) = (code.image() / IMAGE / IMAGES, code.image() / IMAGE % IMAGES);
         let magnitudes: [u8; QUAD] = bytemuck::cast(word);
         let (flips, signs) = (FLIPS[image], SIGNS[code.signs()]);
@@ -330,11 +349,12 @@ mod tests {
     fn sums_fit_sixteen_bits() {
         let ends = [i32::from(i8::MIN), i32::from(i8::MAX)].map(|f| f * FITS as i32);
         assert!(ends.iter().all(|&sum| i16::try_from(sum).is_ok()), "{ends:?}");
-        for a in (0..=FITS).step_by(8) {
-            for b in (0..=FITS).step_by(8) {
-                assert_eq!(fit(a, b), a + b <= FITS);
-                assert_eq!(fit(a << 16 | FITS, b << 16), a + b <= FITS);
-            }
+        for (a, b, fits) in
+            [(0, 256, true), (128, 128, true), (129, 128, false), (255, 1, true), (256, 256, false)]
+        {
+            let pair = |sum: u32| sum / 2 | (sum - sum / 2) << 8;
+            assert_eq!(fit(pair(a), pair(b)), fits, "{a}, {b}");
+            assert_eq!(fit(pair(a) << 16 | pair(256), pair(b) << 16), fits, "{a}, {b}");
         }
     }
 }
