@@ -140,20 +140,24 @@ macro_rules! magnitudes_tier {
                         }
                     }
                 }
-                for (&[a, b], &[wa, wb]) in twos.0.iter().zip(twos.1) {
-                    let (x, y) = (images.wrapping_add(a.image()), images.wrapping_add(b.image()));
-                    let (signs, wa, wb) = ($splat(bytemuck::cast(SIGNS[a.signs()])), $splat(wa.cast_signed()), $splat(wb.cast_signed()));
+                let signs = |which: u8| {
+                    // SAFETY: steps name no others.
+                    $splat(bytemuck::cast(*unsafe { SIGNS.get_unchecked(usize::from(which)) }))
+                };
+                let of = |image: u16| images.wrapping_add(image.into());
+                for ((&[x, y], &[wx, wy]), &which) in twos.0.iter().zip(twos.1).zip(twos.2) {
+                    let (x, y, signs) = (of(x), of(y), signs(which));
+                    let (wx, wy) = ($splat(wx.cast_signed()), $splat(wy.cast_signed()));
                     for (v, acc) in acc.iter_mut().enumerate() {
                         let at = v * WIDTH * QUAD;
                         // SAFETY: the caller's.
                         let (x, y) = unsafe { ($load(x.add(at).cast()), $load(y.add(at).cast())) };
-                        let pairs = $add16($maddubs(wa, x), $maddubs(wb, y));
+                        let pairs = $add16($maddubs(wx, x), $maddubs(wy, y));
                         *acc = $add(*acc, $madd(pairs, signs));
                     }
                 }
-                for (&code, &w) in ones.0.iter().zip(ones.1) {
-                    let x = images.wrapping_add(code.image());
-                    let (signs, w) = ($splat(bytemuck::cast(SIGNS[code.signs()])), $splat(w.cast_signed()));
+                for ((&x, &w), &which) in ones.0.iter().zip(ones.1).zip(ones.2) {
+                    let (x, w, signs) = (of(x), $splat(w.cast_signed()), signs(which));
                     for (v, acc) in acc.iter_mut().enumerate() {
                         // SAFETY: the caller's.
                         let x = unsafe { $load(x.add(v * WIDTH * QUAD).cast()) };

@@ -50,35 +50,21 @@ pub struct Magnitudes {
     added: Vec<i32>,
     /// `[blocks][tiles]`.
     parts: Vec<Part>,
-    codes: Vec<Code>,
+    /// Where the image of each group of weights lies in those of its block, `[groups][images][IMAGE]` bytes.
+    images: Vec<u16>,
     words: Vec<u32>,
+    /// Of each step.
+    signs: Vec<u8>,
 }
 
-/// Which image a group of four weights is multiplied by, and its pairs' signs.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Code(u16);
+const _: () = assert!(BLOCK * IMAGES * IMAGE <= 1 << u16::BITS);
 
-impl Code {
-    /// Where the image lies in those of a block, `[groups][images][IMAGE]` bytes.
-    #[inline(always)]
-    pub(super) fn image(self) -> usize {
-        usize::from(self.0) & !(IMAGE - 1)
-    }
-
-    /// Which of [`SIGNS`].
-    #[inline(always)]
-    pub(super) fn signs(self) -> usize {
-        usize::from(self.0) & (SIGNS.len() - 1)
-    }
-}
-
-const _: () = assert!(BLOCK * IMAGES * IMAGE <= 1 << u16::BITS && IMAGE >= SIGNS.len());
-
-/// Where the steps of a tile's rows of a block lie, and how many of each kind a row has: as many as its neighbours, so that
+/// Where the rows of a tile lie in a block, and how many steps of each kind a row has: as many as its neighbours, so that
 /// loops over them take the same turns from row to row.
 #[derive(Clone, Copy, Debug)]
 struct Part {
-    start: usize,
+    groups: usize,
+    steps: usize,
     twos: u8,
     ones: u8,
 }
@@ -86,50 +72,56 @@ struct Part {
 /// A tile's rows of a block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rows<'a> {
-    twos: usize,
-    codes: &'a [Code],
+    images: &'a [u16],
     words: &'a [u32],
-    len: usize,
+    signs: &'a [u8],
+    twos: usize,
+    ones: usize,
 }
 
-/// The steps of a row of a block: for each of its groups a code, and four magnitudes.
+/// The steps of a row of a block: where the images lie, four magnitudes for each, and which of [`SIGNS`] it is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Steps<'a> {
-    /// Two groups that are widened together; their signs are the same.
-    pub(super) twos: (&'a [[Code; 2]], &'a [[u32; 2]]),
-    pub(super) ones: (&'a [Code], &'a [u32]),
+    /// Two groups that are widened together.
+    pub(super) twos: (&'a [[u16; 2]], &'a [[u32; 2]], &'a [u8]),
+    pub(super) ones: (&'a [u16], &'a [u32], &'a [u8]),
 }
 
 impl<'a> Rows<'a> {
     /// The steps of a row, counted from the tile's first.
     #[inline(always)]
     pub(super) fn steps(&self, row: usize) -> Steps<'a> {
-        let codes = self.codes[row * self.len..][..self.len].split_at(2 * self.twos);
-        let words = self.words[row * self.len..][..self.len].split_at(2 * self.twos);
-        Steps { twos: (codes.0.as_chunks().0, words.0.as_chunks().0), ones: (codes.1, words.1) }
+        let (twos, ones) = (self.twos, self.ones);
+        let images = self.images[row * (2 * twos + ones)..][..2 * twos + ones].split_at(2 * twos);
+        let words = self.words[row * (2 * twos + ones)..][..2 * twos + ones].split_at(2 * twos);
+        let signs = self.signs[row * (twos + ones)..][..twos + ones].split_at(twos);
+        Steps {
+            twos: (images.0.as_chunks().0, words.0.as_chunks().0, signs.0),
+            ones: (images.1, words.1, signs.1),
+        }
     }
 }
 
-/// Some groups of four weights: where their activations are, and their magnitudes.
+/// Some groups of four weights.
 #[derive(Clone)]
 struct Groups {
-    codes: [Code; BLOCK],
+    images: [u16; BLOCK],
     words: [u32; BLOCK],
     len: usize,
 }
 
 impl Groups {
-    const NONE: Groups = Groups { codes: [Code(0); BLOCK], words: [0; BLOCK], len: 0 };
+    const NONE: Groups = Groups { images: [0; BLOCK], words: [0; BLOCK], len: 0 };
 
-    fn push(&mut self, code: Code, word: u32) {
-        (self.codes[self.len], self.words[self.len]) = (code, word);
+    fn push(&mut self, image: u16, word: u32) {
+        (self.images[self.len], self.words[self.len]) = (image, word);
         self.len += 1;
     }
 
-    fn swap_remove(&mut self, i: usize) -> (Code, u32) {
-        let removed = (self.codes[i], self.words[i]);
+    fn swap_remove(&mut self, i: usize) -> (u16, u32) {
+        let removed = (self.images[i], self.words[i]);
         self.len -= 1;
-        (self.codes[i], self.words[i]) = (self.codes[self.len], self.words[self.len]);
+        (self.images[i], self.words[i]) = (self.images[self.len], self.words[self.len]);
         removed
     }
 }
@@ -139,22 +131,25 @@ impl Groups {
 struct Row {
     /// Two and two.
     twos: Groups,
+    /// Of each two.
+    signs: [u8; BLOCK / 2],
     /// Those without a partner, by their signs.
     ones: [Groups; SIGNS.len()],
 }
 
 impl Row {
-    const EMPTY: Row = Row { twos: Groups::NONE, ones: [Groups::NONE; SIGNS.len()] };
+    const EMPTY: Row = Row { twos: Groups::NONE, signs: [0; BLOCK / 2], ones: [Groups::NONE; SIGNS.len()] };
 
     #[inline]
-    fn push(&mut self, code: Code, word: u32) {
-        let ones = &mut self.ones[code.signs()];
+    fn push(&mut self, image: u16, word: u32, signs: u8) {
+        let ones = &mut self.ones[usize::from(signs)];
         if let Some(found) = ones.words[..ones.len].iter().position(|&other| fit(other, word)) {
-            let (other, its_word) = ones.swap_remove(found);
-            self.twos.push(other, its_word);
-            self.twos.push(code, word);
+            self.signs[self.twos.len / 2] = signs;
+            let (its_image, its_word) = ones.swap_remove(found);
+            self.twos.push(its_image, its_word);
+            self.twos.push(image, word);
         } else {
-            ones.push(code, word);
+            ones.push(image, word);
         }
     }
 }
@@ -162,12 +157,13 @@ impl Row {
 /// A group of four columns in each row of a tile.
 #[derive(Clone, Copy)]
 struct Quad {
-    codes: [Code; TILE],
+    images: [u16; TILE],
     words: [u32; TILE],
+    signs: [u8; TILE],
 }
 
 impl Quad {
-    const ZERO: Quad = Quad { codes: [Code(0); TILE], words: [0; TILE] };
+    const ZERO: Quad = Quad { images: [0; TILE], words: [0; TILE], signs: [0; TILE] };
 
     /// The block's group `place`. What its weights add to the sums whatever the activations are is added to `added`.
     fn new(place: usize, weights: &[[i8; QUAD]; TILE], added: &mut [i32; TILE]) -> Quad {
@@ -179,8 +175,8 @@ impl Quad {
             // Of each pair, whether its weights are of two signs.
             let differ = negative ^ negative >> 8;
             let flags = |bits: u32| bits & 1 | bits >> 15 & 2;
-            let (image, signs) = (flags(differ) as usize, flags(negative) as usize);
-            quad.codes[r] = Code(((place * IMAGES + image) * IMAGE + signs) as u16);
+            quad.images[r] = ((place * IMAGES + flags(differ) as usize) * IMAGE) as u16;
+            quad.signs[r] = flags(negative) as u8;
             // A complement and one more, in each byte.
             quad.words[r] = (bits ^ (negative * 0xff)) + negative;
             let flipped = |i: u32| weight(i) * (differ >> (8 * i - 8) & 1).cast_signed();
@@ -203,8 +199,16 @@ impl Magnitudes {
     /// Of the form that a file has.
     pub fn new(weight: &TilesI8<'_>) -> Magnitudes {
         let (m, k) = (weight.m(), weight.k());
-        let mut made = Magnitudes { m, k, added: vec![0; m], parts: vec![], codes: vec![], words: vec![] };
-        made.codes.reserve_exact(m * weight.quads());
+        let mut made = Magnitudes {
+            m,
+            k,
+            added: vec![0; m],
+            parts: vec![],
+            images: vec![],
+            words: vec![],
+            signs: vec![],
+        };
+        made.images.reserve_exact(m * weight.quads());
         made.words.reserve_exact(m * weight.quads());
         let mut rows = vec![Row::EMPTY; TILE];
         for block in 0..made.blocks() {
@@ -214,8 +218,9 @@ impl Magnitudes {
                 made.push(quads, tile * TILE, &mut rows[..TILE.min(m - tile * TILE)]);
             }
         }
-        made.codes.shrink_to_fit();
+        made.images.shrink_to_fit();
         made.words.shrink_to_fit();
+        made.signs.shrink_to_fit();
         made
     }
 
@@ -229,15 +234,24 @@ impl Magnitudes {
         for (r, row) in rows.iter_mut().enumerate() {
             row.twos.len = 0;
             row.ones.iter_mut().for_each(|ones| ones.len = 0);
-            groups[..len].iter().for_each(|quad| row.push(quad.codes[r], quad.words[r]));
+            groups[..len].iter().for_each(|quad| row.push(quad.images[r], quad.words[r], quad.signs[r]));
             self.added[r0 + r] += added[r];
         }
         let twos = rows.iter().map(|row| row.twos.len / 2).min().unwrap_or(0);
-        self.parts.push(Part { start: self.codes.len(), twos: twos as u8, ones: (len - 2 * twos) as u8 });
-        for Row { twos, ones } in rows {
-            for groups in std::iter::once(twos).chain(ones) {
-                self.codes.extend_from_slice(&groups.codes[..groups.len]);
+        let (twos_of_row, ones_of_row) = (twos as u8, (len - 2 * twos) as u8);
+        let (groups, steps) = (self.images.len(), self.signs.len());
+        self.parts.push(Part { groups, steps, twos: twos_of_row, ones: ones_of_row });
+        for row in rows {
+            for groups in std::iter::once(&row.twos).chain(&row.ones) {
+                self.images.extend_from_slice(&groups.images[..groups.len]);
                 self.words.extend_from_slice(&groups.words[..groups.len]);
+            }
+            // What is beyond the fewest is no longer two and two.
+            let (signs, apart) = row.signs[..row.twos.len / 2].split_at(twos);
+            self.signs.extend_from_slice(signs);
+            self.signs.extend(apart.iter().flat_map(|&signs| [signs; 2]));
+            for (signs, ones) in (0..).zip(&row.ones) {
+                self.signs.resize(self.signs.len() + ones.len, signs);
             }
         }
     }
@@ -262,19 +276,20 @@ impl Magnitudes {
         &self.added
     }
 
-    /// The rows of a tile, over the columns of a block. No code names a group of columns that the block has not got.
+    /// The rows of a tile, over the columns of a block. None of them names a group of columns that the block has not got.
     pub(super) fn rows(&self, block: usize, tile: usize) -> Rows<'_> {
-        let Part { start, twos, ones } = self.parts[block * self.m.div_ceil(TILE) + tile];
-        let (twos, ones) = (usize::from(twos), usize::from(ones));
-        Rows { twos, codes: &self.codes[start..], words: &self.words[start..], len: 2 * twos + ones }
+        let Part { groups, steps, twos, ones } = self.parts[block * self.m.div_ceil(TILE) + tile];
+        let (images, words, signs) = (&self.images[groups..], &self.words[groups..], &self.signs[steps..]);
+        Rows { images, words, signs, twos: usize::from(twos), ones: usize::from(ones) }
     }
 
     /// Bytes it takes.
     pub fn bytes(&self) -> usize {
         size_of_val(&self.added[..])
             + size_of_val(&self.parts[..])
-            + size_of_val(&self.codes[..])
+            + size_of_val(&self.images[..])
             + size_of_val(&self.words[..])
+            + size_of_val(&self.signs[..])
     }
 }
 
@@ -285,10 +300,11 @@ mod tests {
     use crate::weight::tile_i8;
 
     /// What a step multiplies activations by, and what of it does not depend on them: `[place, weights, added]`.
-    fn weights(code: Code, word: u32) -> (usize, [i32; QUAD], i32) {
-        let (place, image) = (code.image() / IMAGE / IMAGES, code.image() / IMAGE % IMAGES);
+    fn weights(image: u16, word: u32, signs: u8) -> (usize, [i32; QUAD], i32) {
+        let image = usize::from(image) / IMAGE;
+        let (place, image) = (image / IMAGES, image % IMAGES);
         let magnitudes: [u8; QUAD] = bytemuck::cast(word);
-        let (flips, signs) = (FLIPS[image], SIGNS[code.signs()]);
+        let (flips, signs) = (FLIPS[image], SIGNS[usize::from(signs)]);
         let mut weights = [0; QUAD];
         let mut at_zero = 0;
         for (i, w) in weights.iter_mut().enumerate() {
@@ -317,21 +333,20 @@ mod tests {
                     let mut added = 0;
                     for block in 0..made.blocks() {
                         let Steps { twos, ones } = made.rows(block, r / TILE).steps(r % TILE);
-                        let mut see = |code: Code, word| {
-                            let (place, weights, constant) = weights(code, word);
+                        let mut see = |image, word, signs| {
+                            let (place, weights, constant) = weights(image, word, signs);
                             added += constant;
                             got[(block * BLOCK + place) * QUAD..][..QUAD].copy_from_slice(&weights);
                             let [a, b, c, d] = weights.map(i32::abs);
                             assert!(place < BLOCK && a + b <= 256 && c + d <= 256);
                             [a + b, c + d]
                         };
-                        for (codes, words) in twos.0.iter().zip(twos.1) {
-                            let sums = [0, 1].map(|i| see(codes[i], words[i]));
+                        for (i, &signs) in twos.2.iter().enumerate() {
+                            let sums = [0, 1].map(|j| see(twos.0[i][j], twos.1[i][j], signs));
                             assert!((0..2).all(|pair| sums[0][pair] + sums[1][pair] <= 256));
-                            assert_eq!(codes[0].signs(), codes[1].signs());
                         }
-                        for (&code, &word) in ones.0.iter().zip(ones.1) {
-                            see(code, word);
+                        for (i, &signs) in ones.2.iter().enumerate() {
+                            see(ones.0[i], ones.1[i], signs);
                         }
                         kinds[0] += twos.0.len();
                         kinds[1] += ones.0.len();
