@@ -482,14 +482,14 @@ fn interleaved(
 fn gemm_i8(kernel: gemm_i8::Kernel) -> Vec<Case> {
     let case = |conv: Conv| {
         let weight = dense_i8(conv.1, conv.2);
-        let (fitted, blocks) =
-            (gemm_i8::Fitted::new(&weight.tiles_i8(0)), gemm_i8::Blocks::new(&weight.tiles_i8(0)));
+        let (magnitudes, blocks) =
+            (gemm_i8::Magnitudes::new(&weight.tiles_i8(0)), gemm_i8::Blocks::new(&weight.tiles_i8(0)));
         interleaved(conv, (conv.1 * conv.2, weight.bytes()), kernel.pack(), move |strip| {
             // SAFETY: the table gave the kernel; rows of the panel and the output go to whole vectors.
             unsafe {
                 match kernel {
                     gemm_i8::Kernel::Tiles(kernel) => (kernel.run)(&strip.with(weight.tiles_i8(0))),
-                    gemm_i8::Kernel::Fitted(kernel) => (kernel.run)(&strip.with(&fitted)),
+                    gemm_i8::Kernel::Magnitudes(kernel) => (kernel.run)(&strip.with(&magnitudes)),
                     gemm_i8::Kernel::Blocks(kernel) => (kernel.run)(&strip.with(&blocks)),
                 }
             }

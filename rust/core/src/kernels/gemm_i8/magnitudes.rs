@@ -367,9 +367,9 @@ mod tests {
         for (a, b, fits) in
             [(0, 256, true), (128, 128, true), (129, 128, false), (255, 1, true), (256, 256, false)]
         {
-            let pair = |sum: u32| sum / 2 | (sum - sum / 2) << 8;
+            let pair = |sum: u32| (sum / 2) | ((sum - sum / 2) << 8);
             assert_eq!(fit(pair(a), pair(b)), fits, "{a}, {b}");
-            assert_eq!(fit(pair(a) << 16 | pair(256), pair(b) << 16), fits, "{a}, {b}");
+            assert_eq!(fit((pair(a) << 16) | pair(256), pair(b) << 16), fits, "{a}, {b}");
         }
     }
 }

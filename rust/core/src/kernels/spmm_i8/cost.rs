@@ -12,8 +12,7 @@
 //! for what a dense kernel's sums cost that pass through memory.
 //!
 //! Constants are nanoseconds; those of x86 follow the time of a network's layers on one core (Xeon, 3.8 GHz; AVX-512 VNNI
-//! of AMD, EPYC of family 26, 4.1 GHz; AVX2, EPYC, 3.2 GHz, at 50 to 80 % zeros: with fewer or smaller weights a dense kernel
-//! there is up to twice as fast), those of ARM are modelled (1.5 GHz). On another processor of a tier and maker both sides
+//! of AMD, EPYC of family 26, 4.1 GHz; AVX2, EPYC, 3.2 GHz), those of ARM are modelled (1.5 GHz). On another processor of a tier and maker both sides
 //! scale together: compare, but do not take the figures for its time.
 
 use crate::isa::{Maker, Tier};
@@ -58,7 +57,7 @@ impl Cost {
             row: 5.0,
             dense_row: 0.0,
             pack: 4.0,
-            rate: 68.0,
+            rate: 110.0,
         };
         let vnni =
             Cost { non_zero: 0.83, four: 0.18, four_column: 0.235, row: 4.0, pack: 1.5, rate: 330.0, ..avx2 };
