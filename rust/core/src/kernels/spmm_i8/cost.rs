@@ -57,7 +57,7 @@ impl Cost {
             row: 5.0,
             dense_row: 0.0,
             pack: 4.0,
-            rate: 110.0,
+            rate: 68.0,
         };
         let vnni =
             Cost { non_zero: 0.83, four: 0.18, four_column: 0.235, row: 4.0, pack: 1.5, rate: 330.0, ..avx2 };
