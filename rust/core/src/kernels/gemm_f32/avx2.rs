@@ -1,7 +1,7 @@
 //! 256-bit blocks: 12 of the 16 registers hold sums, three a row of the panel, one a weight.
 //!
-//! Four rows by three vectors are 22 instructions for 12 multiply-adds, six by two 23. A core that decodes for two threads
-//! starts three a cycle, which then is what binds.
+//! Four rows by three vectors are 22 instructions for 12 multiply-adds, six by two 23; on a core that decodes for another
+//! thread too, instructions seem to be what binds.
 
 #![allow(unsafe_code, reason = "vector loads and stores through the strip's raw pointers")]
 

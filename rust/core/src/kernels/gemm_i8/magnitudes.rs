@@ -52,8 +52,9 @@ pub struct Magnitudes {
     parts: Vec<Part>,
     /// Where the image of each group of weights lies in those of its block, `[groups][images][IMAGE]` bytes.
     images: Vec<u16>,
+    /// Four magnitudes of each group.
     words: Vec<u32>,
-    /// Of each step.
+    /// Which of [`SIGNS`] each step has.
     signs: Vec<u8>,
 }
 
@@ -140,6 +141,7 @@ struct Row {
 impl Row {
     const EMPTY: Row = Row { twos: Groups::NONE, signs: [0; BLOCK / 2], ones: [Groups::NONE; SIGNS.len()] };
 
+    /// Adds a group, beside the first one without a partner that it fits.
     #[inline]
     fn push(&mut self, image: u16, word: u32, signs: u8) {
         let ones = &mut self.ones[usize::from(signs)];

@@ -12,8 +12,8 @@
 //! for what a dense kernel's sums cost that pass through memory.
 //!
 //! Constants are nanoseconds; those of x86 follow the time of a network's layers on one core (Xeon, 3.8 GHz; AVX-512 VNNI
-//! of AMD, EPYC of family 26, 4.1 GHz; AVX2, EPYC, 3.2 GHz), those of ARM are modelled (1.5 GHz). On another processor of a tier and maker both sides
-//! scale together: compare, but do not take the figures for its time.
+//! of AMD, EPYC of family 26, 4.1 GHz; AVX2, EPYC, 3.2 GHz, with an older dense kernel), those of ARM are modelled (1.5 GHz).
+//! On another processor of a tier and maker both sides scale together: compare, but do not take the figures for its time.
 
 use crate::isa::{Maker, Tier};
 use crate::kernels::strip_i8::{LANES, NR};
