@@ -4,7 +4,7 @@
 //! them. A block of the depth of the panel becomes images that differ in signs, and each row passes over them with its sums
 //! in registers: which image a group of weights takes differs from row to row, so activations are operands in memory.
 
-/// Defines a tier: its vector, and the passes of up to as many vectors as [`COLUMNS`](super::magnitudes::COLUMNS) are.
+/// Defines a tier: its vector, and the passes of up to as many vectors as a strip has.
 macro_rules! magnitudes_tier {
     (
         $features:literal, $token:ident, vector: $vector:ident,
@@ -13,7 +13,7 @@ macro_rules! magnitudes_tier {
     ) => {
         use std::mem::MaybeUninit;
 
-        use super::magnitudes::{BLOCK, COLUMNS, FLIPS, IMAGE, IMAGES, Rows, SIGNS, Steps};
+        use super::magnitudes::{BLOCK, FLIPS, IMAGE, IMAGES, Rows, SIGNS, Steps};
         use super::{ByMagnitude, Magnitudes};
         use crate::isa::$token;
         use crate::kernels::strip_i8::{LANES, NR, StripI8, interleave};
@@ -23,7 +23,7 @@ macro_rules! magnitudes_tier {
         const WIDTH: usize = size_of::<$vector>() / size_of::<i32>();
 
         /// Rows that are computed from the same images: enough that making these is little beside it.
-        const ROWS: usize = 8 * TILE;
+        const ROWS: usize = 16 * TILE;
 
         /// The images of a block.
         #[repr(C, align(64))]
@@ -57,26 +57,24 @@ macro_rules! magnitudes_tier {
                 }
                 for block in 0..s.weight.blocks() {
                     let groups = (s.weight.quads() - block * BLOCK).min(BLOCK);
-                    for column in (0..s.n).step_by(COLUMNS) {
-                        let panel = s.panel.wrapping_add((block * BLOCK * s.panel_stride + column) * QUAD);
-                        let vectors = (s.n - column).min(COLUMNS).div_ceil(WIDTH);
-                        // SAFETY: the panel has the block's groups, and columns up to the next multiple of LANES; images and
-                        // sums have room.
-                        unsafe {
-                            flip((panel, s.panel_stride), groups, vectors, images);
-                            for r0 in (first..last).step_by(TILE) {
-                                let count = TILE.min(last - r0);
-                                let mut start = [0; TILE];
-                                for (r, start) in start[..count].iter_mut().enumerate() {
-                                    *start = s.requant.offset[r0 + r].wrapping_add(s.weight.added()[r0 + r]);
-                                }
-                                let start = (block == 0).then_some(&start);
-                                let rows = s.weight.rows(block, r0 / TILE);
-                                let sums = sums.add(r0 - first).cast::<i32>().add(column);
-                                match vectors {
-                                    $($v => pass::<$v>(images, rows, count, start, sums),)+
-                                    _ => unreachable!("images have {COLUMNS} columns"),
-                                }
+                    let panel = s.panel.wrapping_add(block * BLOCK * s.panel_stride * QUAD);
+                    let vectors = s.n.div_ceil(WIDTH);
+                    // SAFETY: the panel has the block's groups, and columns up to the next multiple of LANES; images and sums
+                    // have room.
+                    unsafe {
+                        flip((panel, s.panel_stride), groups, vectors, images);
+                        for r0 in (first..last).step_by(TILE) {
+                            let count = TILE.min(last - r0);
+                            let mut start = [0; TILE];
+                            for (r, start) in start[..count].iter_mut().enumerate() {
+                                *start = s.requant.offset[r0 + r].wrapping_add(s.weight.added()[r0 + r]);
+                            }
+                            let start = (block == 0).then_some(&start);
+                            let rows = s.weight.rows(block, r0 / TILE);
+                            let sums = sums.add(r0 - first).cast::<i32>();
+                            match vectors {
+                                $($v => pass::<$v>(images, rows, count, start, sums),)+
+                                _ => unreachable!("a strip has {NR} columns at most"),
                             }
                         }
                     }

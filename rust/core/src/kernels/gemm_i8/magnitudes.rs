@@ -16,20 +16,19 @@
 //! depend on the activations. Two groups of four whose signs `s` are the same, and whose magnitudes add up to 256 at most
 //! in either pair, are added in 16 bits and widened together. The order of an exact sum is free.
 
+use crate::kernels::strip_i8::NR;
 use crate::weight::{QUAD, TILE, TilesI8};
 
-/// Groups of four columns of a block of the depth. Their images for [`COLUMNS`] columns of activations, 24 KiB, stay in the
-/// smallest first-level cache while weights pass over them.
-pub(super) const BLOCK: usize = 48;
-
-/// Columns of activations of an image.
-pub(super) const COLUMNS: usize = 32;
+/// Groups of four columns of a block of the depth. Their images for a whole strip, 24 KiB, stay in the smallest first-level
+/// cache while weights pass over them. Images of half a strip and twice the groups would have each step find its images and
+/// broadcast its weights for half as many products.
+pub(super) const BLOCK: usize = 24;
 
 /// Images of a group.
 pub(super) const IMAGES: usize = 4;
 
 /// Bytes of an image.
-pub(super) const IMAGE: usize = COLUMNS * QUAD;
+pub(super) const IMAGE: usize = NR * QUAD;
 
 /// What is xored to each group of activations, for each image.
 pub(super) const FLIPS: [[u8; QUAD]; IMAGES] =

@@ -159,7 +159,7 @@ pub struct Fill<'a, T> {
 ///
 /// # Safety
 /// The caller holds the tier's token; `x` is valid for the planes of all channels, of the size of the window the runs were
-/// found for, and `out` for the rows.
+/// found for, and for what lies between them, and `out` for the rows.
 pub type Run<T> = unsafe fn(&Fill<'_, T>);
 
 /// One call that makes the whole panel of an int8 product: every tap, several channels, at most [`LANES_U8`] pixels.
@@ -242,6 +242,8 @@ pub static TABLE_F32: &[Impl<Run<f32>>] = &[
 pub static TABLE_U8: &[Impl<Run<u8>>] = &[
     #[cfg(target_arch = "x86_64")]
     Impl { tier: Tier::Avx512, get: avx512::get_u8 },
+    #[cfg(target_arch = "x86_64")]
+    Impl { tier: Tier::Avx2, get: avx2::get_u8 },
     Impl { tier: Tier::Scalar, get: || Some(scalar::run::<u8, LANES_U8>) },
 ];
 

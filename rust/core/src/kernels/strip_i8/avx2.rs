@@ -28,6 +28,9 @@ pub(in crate::kernels) unsafe fn store_sums<W>(s: &StripI8<'_, W>, r0: usize, su
         // A row of the strip is a line of a page of its own, which no prefetcher of the processor follows: the next strip's
         // line is asked for here, wherever it is.
         _mm_prefetch::<_MM_HINT_T0>(s.out.wrapping_add(r * s.out_stride + NR).cast_const().cast());
+        if s.requant.residual.is_some() {
+            _mm_prefetch::<_MM_HINT_T0>(s.residual.wrapping_add(r * s.residual_stride + NR).cast());
+        }
         let mut j = 0;
         // SAFETY: the caller's; a row of sums has all columns, a strip those of its vectors.
         unsafe {
