@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import random
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ import torch
 from samples import Call, judge, spread
 from torch import Tensor
 from torch.testing._internal.common_methods_invocations import op_db
+from torch.testing._internal.common_utils import set_rng_seed
+from torch.testing._internal.opinfo.core import OpInfo, SampleInput
 from torch.utils import _pytree as pytree
 
 # What models for a board are made of. The operators of a line are converted together.
@@ -85,9 +86,7 @@ def calls(name: str) -> list[Call]:
     """Samples of an operator and its variants in float32, but for those on volumes."""
     found: dict[str, Call] = {}
     for info in (info for info in op_db if info.name == name and torch.float32 in info.dtypes):
-        random.seed(0)
-        torch.manual_seed(0)
-        samples = list(info.sample_inputs("cpu", torch.float32, requires_grad=False))
+        samples = _samples(info)
         planes = [s for s in samples if not (isinstance(s.input, Tensor) and s.input.dim() == 5 and _resizes(name))]
         if info.variant_test_name in ("trilinear", "nuc"):
             continue  # of volumes; of singular values
@@ -99,6 +98,17 @@ def calls(name: str) -> list[Call]:
                 found[_described(weights)] = weights
     assert found, f"torch has no samples of {name}"
     return list(found.values())
+
+
+def _samples(info: OpInfo) -> list[SampleInput]:
+    """What `info.sample_inputs` gives, which before each looks through the whole stack for a test of torch's own."""
+    samples, found = iter(info.sample_inputs_func(info, "cpu", torch.float32, requires_grad=False)), []
+    while True:
+        set_rng_seed(0)
+        sample = next(samples, None)
+        if sample is None:
+            return found
+        found.append(sample)
 
 
 def _resizes(name: str) -> bool:
@@ -128,10 +138,10 @@ def judged(line: tuple[str, ...]) -> dict[str, dict[str, str]]:
         verdicts: dict[str, dict[str, str]] = {name: {} for name in line}
         inside, owners = [], []
         for name in line:
-            outside = [call for call in calls(name) if _is_outside(call)]
-            for call in spread(outside, 1):
+            samples = calls(name)
+            for call in spread([call for call in samples if _is_outside(call)], 1):
                 (verdicts[name][_described(call)],) = judge([call], Path(folder))
-            inside += [call for call in calls(name) if not _is_outside(call)]
+            inside += [call for call in samples if not _is_outside(call)]
             owners += [name] * (len(inside) - len(owners))
         for name, call, verdict in zip(owners, inside, judge(inside, Path(folder)), strict=True):
             verdicts[name][_described(call)] = verdict
