@@ -8,8 +8,8 @@ use std::arch::x86_64::*;
 
 use super::Tiles;
 use crate::isa::AvxVnni;
-use crate::kernels::strip_i8::avx2::store_sums;
-use crate::kernels::strip_i8::{Block, LANES, StripI8, Sums, dense, interleave, word};
+use crate::kernels::strip_i8::avx2::{interleave, store_sums};
+use crate::kernels::strip_i8::{Block, LANES, StripI8, Sums, dense, word};
 use crate::weight::{QUAD, TilesI8};
 
 /// Columns of a register.
@@ -18,13 +18,7 @@ const WIDTH: usize = 8;
 const V: usize = LANES / WIDTH;
 
 pub(super) fn get() -> Option<Tiles> {
-    AvxVnni::detect().map(|_| Tiles { run, pack, gathers: None })
-}
-
-#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-unsafe fn pack(rows: &[*const u8], n: usize, panel: *mut u8, stride: usize) {
-    // SAFETY: the caller's.
-    unsafe { interleave(rows, n, panel, stride, 0) };
+    AvxVnni::detect().map(|_| Tiles { run, pack: interleave, gathers: None })
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]

@@ -16,7 +16,8 @@ macro_rules! magnitudes_tier {
         use super::magnitudes::{BLOCK, FLIPS, IMAGE, IMAGES, Rows, SIGNS, Steps};
         use super::{ByMagnitude, Magnitudes};
         use crate::isa::$token;
-        use crate::kernels::strip_i8::{LANES, NR, StripI8, interleave};
+        use crate::kernels::strip_i8::avx2::interleave;
+        use crate::kernels::strip_i8::{LANES, NR, StripI8};
         use crate::weight::{QUAD, TILE};
 
         /// Columns of a register.
@@ -34,13 +35,7 @@ macro_rules! magnitudes_tier {
         struct Sums([[i32; NR]; ROWS]);
 
         pub(super) fn get() -> Option<ByMagnitude> {
-            $token::detect().map(|_| ByMagnitude { run, pack, gathers: None })
-        }
-
-        #[target_feature(enable = $features)]
-        unsafe fn pack(rows: &[*const u8], n: usize, panel: *mut u8, stride: usize) {
-            // SAFETY: the caller's.
-            unsafe { interleave(rows, n, panel, stride, 0) };
+            $token::detect().map(|_| ByMagnitude { run, pack: interleave, gathers: None })
         }
 
         #[target_feature(enable = $features)]

@@ -1,15 +1,62 @@
-//! The arithmetic of a finished sum in AVX2: what [`super::store_rows`] does, for bytes.
+//! In AVX2: the arithmetic of a finished sum, what [`super::store_rows`] does, for bytes; and a panel of fours.
 //!
-//! As in AVX-512: `vcvtps2dq` rounds half to even, and four registers are packed at a time.
+//! As in AVX-512, `vcvtps2dq` rounds half to even, and four registers are packed at a time.
 
 #![allow(unsafe_code, reason = "vector loads and stores through pointers")]
 
 use std::arch::x86_64::*;
 
 use super::{LANES, NR, Output, StripI8, store_rows};
+use crate::weight::QUAD;
 
 /// Columns of a register.
 const WIDTH: usize = 8;
+
+/// [`Pack`](super::Pack) of bytes as they are.
+///
+/// # Safety
+/// The processor has AVX2; otherwise as [`Pack`](super::Pack).
+#[target_feature(enable = "avx2")]
+pub(in crate::kernels) unsafe fn interleave(rows: &[*const u8], n: usize, panel: *mut u8, stride: usize) {
+    const PAIR: usize = 2 * LANES;
+    let reach = n.next_multiple_of(LANES);
+    for (group, quad) in rows.chunks(QUAD).enumerate() {
+        let [a, b, c, d]: [*const u8; QUAD] = std::array::from_fn(|i| quad[i.min(quad.len() - 1)]);
+        let to = panel.wrapping_add(group * stride * QUAD);
+        let mut j = 0;
+        // SAFETY: the caller's; rows and panel reach to the next multiple of LANES.
+        unsafe {
+            while j + PAIR <= reach {
+                let row = |row: *const u8| _mm256_loadu_si256(row.add(j).cast());
+                let (a, b, c, d) = (row(a), row(b), row(c), row(d));
+                let (ab, cd) = (_mm256_unpacklo_epi8(a, b), _mm256_unpacklo_epi8(c, d));
+                let (ab_high, cd_high) = (_mm256_unpackhi_epi8(a, b), _mm256_unpackhi_epi8(c, d));
+                // Unpacking goes by lanes of 128 bits: each of these has four columns of the first sixteen and four of the
+                // last.
+                let (e, f) = (_mm256_unpacklo_epi16(ab, cd), _mm256_unpackhi_epi16(ab, cd));
+                let (g, h) =
+                    (_mm256_unpacklo_epi16(ab_high, cd_high), _mm256_unpackhi_epi16(ab_high, cd_high));
+                let to = to.add(j * QUAD).cast::<__m256i>();
+                _mm256_storeu_si256(to, _mm256_permute2x128_si256::<0x20>(e, f));
+                _mm256_storeu_si256(to.add(1), _mm256_permute2x128_si256::<0x20>(g, h));
+                _mm256_storeu_si256(to.add(2), _mm256_permute2x128_si256::<0x31>(e, f));
+                _mm256_storeu_si256(to.add(3), _mm256_permute2x128_si256::<0x31>(g, h));
+                j += PAIR;
+            }
+            if j < reach {
+                let row = |row: *const u8| _mm_loadu_si128(row.add(j).cast());
+                let (a, b, c, d) = (row(a), row(b), row(c), row(d));
+                let (ab, cd) = (_mm_unpacklo_epi8(a, b), _mm_unpacklo_epi8(c, d));
+                let (ab_high, cd_high) = (_mm_unpackhi_epi8(a, b), _mm_unpackhi_epi8(c, d));
+                let to = to.add(j * QUAD).cast::<__m128i>();
+                _mm_storeu_si128(to, _mm_unpacklo_epi16(ab, cd));
+                _mm_storeu_si128(to.add(1), _mm_unpackhi_epi16(ab, cd));
+                _mm_storeu_si128(to.add(2), _mm_unpacklo_epi16(ab_high, cd_high));
+                _mm_storeu_si128(to.add(3), _mm_unpackhi_epi16(ab_high, cd_high));
+            }
+        }
+    }
+}
 
 /// [`store_rows`], in vectors of its own where the output is uint8.
 ///
