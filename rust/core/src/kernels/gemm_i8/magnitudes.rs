@@ -205,12 +205,10 @@ impl Magnitudes {
             k,
             added: vec![0; m],
             parts: vec![],
-            images: vec![],
-            words: vec![],
-            signs: vec![],
+            images: Vec::with_capacity(m * weight.quads()),
+            words: Vec::with_capacity(m * weight.quads()),
+            signs: Vec::with_capacity(m * weight.quads()),
         };
-        made.images.reserve_exact(m * weight.quads());
-        made.words.reserve_exact(m * weight.quads());
         let mut rows = vec![Row::EMPTY; TILE];
         for block in 0..made.blocks() {
             for tile in 0..m.div_ceil(TILE) {
@@ -250,7 +248,7 @@ impl Magnitudes {
             // What is beyond the fewest is no longer two and two.
             let (signs, apart) = row.signs[..row.twos.len / 2].split_at(twos);
             self.signs.extend_from_slice(signs);
-            self.signs.extend(apart.iter().flat_map(|&signs| [signs; 2]));
+            apart.iter().for_each(|&signs| self.signs.extend_from_slice(&[signs; 2]));
             for (signs, ones) in (0..).zip(&row.ones) {
                 self.signs.resize(self.signs.len() + ones.len, signs);
             }
