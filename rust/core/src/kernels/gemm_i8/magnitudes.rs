@@ -248,7 +248,9 @@ impl Magnitudes {
             // What is beyond the fewest is no longer two and two.
             let (signs, apart) = row.signs[..row.twos.len / 2].split_at(twos);
             self.signs.extend_from_slice(signs);
-            apart.iter().for_each(|&signs| self.signs.extend_from_slice(&[signs; 2]));
+            for &signs in apart {
+                self.signs.extend_from_slice(&[signs; 2]);
+            }
             for (signs, ones) in (0..).zip(&row.ones) {
                 self.signs.resize(self.signs.len() + ones.len, signs);
             }
