@@ -85,7 +85,7 @@ unsafe fn bytes<const S: usize>(fill: &Fill<'_, u8>) {
         let out = fill.out.wrapping_add(v * LANES_U8);
         let pieces = fill.taps.pieces(fill.tap, v);
         if pieces.is_empty() {
-            // SAFETY: the caller's; no lane is read.
+            // SAFETY: the caller's; no lane is replaced.
             unsafe { merge::<S>(fill, &[], 0, readable, out) };
         }
         // Where the output is as wide as the plane, pieces read on where the one before ended: all are one load.

@@ -12,7 +12,8 @@ use crate::weight::QUAD;
 /// Columns of a register.
 const WIDTH: usize = 8;
 
-/// [`Pack`](super::Pack) of bytes as they are.
+/// [`Pack`](super::Pack) of bytes as they are. Of [`interleave`](super::interleave) the compiler makes shifts of each byte for
+/// AVX2, and no vectors at all for sixteen columns that are left.
 ///
 /// # Safety
 /// The processor has AVX2; otherwise as [`Pack`](super::Pack).
