@@ -370,8 +370,8 @@ add("repeat by numbers", lambda x, i: torch.repeat_interleave(x, i[0], 1, output
     lambda n: torch.tensor([[2, 0, 5]]).expand(n, 3).clone(), batches=(2, 3))  # fmt: skip
 add("windows", lambda x: (x.unfold(1, 3, 2), x.unfold(2, 2, 1)), (7, 5))
 add("bounds that are computed", lambda x, y: (x.clamp(y, y + 1), x.clamp(min=y), torch.fmax(x, y)), (3, 7), (3, 7))
-add("signs", lambda x, y: (x.copysign(y), x.signbit(), torch.hypot(x, y), torch.special.erfc(x), x.round(decimals=2)),
-    (3, 7), (3, 7))  # fmt: skip
+add("signs", lambda x, y: (x.copysign(y), x.signbit(), torch.hypot(x, y), x.round(decimals=2)), (3, 7), (3, 7))
+add("what an error function leaves of 1", lambda x: (torch.special.erfc(x), torch.special.erfc(2 + x.abs())), (3, 7))
 add("kinds of number", lambda x: (x.isnan(), x.isinf(), x.log().nan_to_num(), x.nansum(1)), (3, 7))
 add("replicated beyond what is cut", lambda x: F.pad(x, (-4, 5, 1, -2), mode="replicate"), (3, 5, 4))
 add("lengths", lambda x: (torch.arange(x.shape[1]) * x, torch.arange(2, x.shape[1], 3).float()), (7,))

@@ -1,6 +1,11 @@
-"""What concerns every test: how Python collects garbage."""
+"""What concerns every test: torch's threads, and how Python collects garbage."""
 
 import gc
+import os
+
+# Tensors here are small. Two threads of torch wait for each other at every step, spinning, and where another goal of make
+# has a core that takes twice the time: test_int8.py 23 s with one, 43 with two. What tests start inherits it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_finish() -> None:

@@ -13,7 +13,7 @@ from .layers import activation
 
 # Functions without parameters that torch and the file call the same.
 _UNARY = """
-    abs acos acosh asin asinh atan atanh ceil cos cosh erf exp exp2 expm1 floor frac log log10 log1p log2 neg reciprocal
+    abs acos acosh asin asinh atan atanh ceil cos cosh erf erfc exp exp2 expm1 floor frac log log10 log1p log2 neg reciprocal
     round rsqrt sign sin sinh sqrt square tan trunc
 """
 
@@ -92,12 +92,6 @@ def negative(at: Lowering, token: Token, dtype: torch.dtype) -> Token:
     # One over -0 is -inf.
     turned = at.add("binary", [at.add("map", [token], fn="reciprocal"), zero], fn="lt")
     return at.add("binary", [below, turned], fn="or")
-
-
-@lowers("aten.erfc.default")
-def erfc(at: Lowering, x) -> Token:
-    y = at.add("map", [at.value(x, torch.float32)], fn="erf")
-    return at.add("binary", [at.operand(1, torch.float32), y], fn="sub")
 
 
 @lowers("aten.round.decimals")

@@ -48,6 +48,26 @@ unsafe fn run(s: &Strip<'_, Tiles<'_, f32>>) {
     unsafe { walk(s, &BLOCKS) }
 }
 
+/// Asks for what a block is to read and write once its sums are done: rows of the residual, and rows of the output that no
+/// block of the depth has written yet. Each is on a page of its own, and no processor foresees that.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn ask<const R: usize, const V: usize>(s: &Strip<'_, Tiles<'_, f32>>, r: usize, j: usize) {
+    let rows = |from: *const f32| {
+        for i in 0..R {
+            let row = from.wrapping_add((r + i) * s.out_stride + j);
+            _mm_prefetch::<_MM_HINT_T0>(row.cast());
+            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(V * LANES - 1).cast());
+        }
+    };
+    if s.first {
+        rows(s.out.cast_const());
+    }
+    if s.last && !s.residual.is_null() {
+        rows(s.residual);
+    }
+}
+
 /// `R` rows by `V` vectors of columns.
 ///
 /// # Safety
@@ -59,6 +79,7 @@ unsafe fn wide<const R: usize, const V: usize>(
     j: usize,
     mut ahead: Ahead,
 ) {
+    ask::<R, V>(s, r, j);
     let mut sums = [[_mm256_setzero_ps(); V]; R];
     let mut w = weights(s, r);
     let mut x = s.panel.wrapping_add(j);

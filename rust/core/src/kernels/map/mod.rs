@@ -142,6 +142,8 @@ pub enum Map {
     Frac,
     /// The error function.
     Erf,
+    /// `1 - erf(x)`.
+    Erfc,
     /// Of radians.
     Sin,
     /// Of radians.
@@ -396,6 +398,7 @@ impl Op for Call {
             Map::Trunc => lanes!(|v| s.trunc(v)),
             Map::Frac => lanes!(|v| s.sub(v, s.trunc(v))),
             Map::Erf => lanes!(|v| math::erf(s, v)),
+            Map::Erfc => lanes!(|v| math::erfc(s, v)),
             Map::Exp2 => each_element!(f32::exp2),
             Map::Log2 => each_element!(f32::log2),
             Map::Log10 => each_element!(f32::log10),

@@ -4,7 +4,7 @@ use super::{Map, TABLE, apply, apply_in_place};
 use crate::testing::{Aligned, Rng, for_each_impl};
 use std::f32::consts;
 
-/// erf in float64: Maclaurin's series, or Laplace's continued fraction of erfc.
+/// erfc in float64: Maclaurin's series of erf, or Laplace's continued fraction.
 fn erfc(x: f64) -> f64 {
     if x < 0.0 {
         return 2.0 - erfc(-x);
@@ -133,6 +133,7 @@ fn oracle(map: Map, x: f64) -> f64 {
         Map::Trunc => x.trunc(),
         Map::Frac => x.fract(),
         Map::Erf => erf(x),
+        Map::Erfc => erfc(x),
         Map::Sin => x.sin(),
         Map::Cos => x.cos(),
         Map::Tan => x.tan(),
@@ -161,6 +162,7 @@ const BOUNDS: &[(Map, f64, f64)] = &[
     (Map::Softplus { beta: 2.5, threshold: 11.0 }, 5.0, 1e-5),
     (Map::Mish, 6.0, 1e-42),
     (Map::Erf, 2.0, 0.0),
+    (Map::Erfc, 6.0, 0.0),
     (Map::Gelu, 4.0, 1e-7),
     (Map::GeluTanh, 4.0, 1e-7),
     (Map::Elu { alpha: 0.7 }, 4.0, 0.0),
@@ -337,6 +339,7 @@ const SINGULAR: &[(Map, [f32; 5])] = {
         (Map::Reciprocal, [-0.0, -INF, INF, 0.0, NAN]),
         (Map::Square, [INF, 0.0, 0.0, INF, NAN]),
         (Map::Erf, [-1.0, -0.0, 0.0, 1.0, NAN]),
+        (Map::Erfc, [2.0, 1.0, 1.0, 0.0, NAN]),
         (Map::Floor, [-INF, -0.0, 0.0, INF, NAN]),
         (Map::Ceil, [-INF, -0.0, 0.0, INF, NAN]),
         (Map::Round, [-INF, -0.0, 0.0, INF, NAN]),
