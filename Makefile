@@ -34,7 +34,7 @@ test: test-rust test-python ## Run every test
 # The bench of kernels runs each of its cases once, so that it is known to work before somebody measures with it.
 test-rust:
 	cargo test --workspace --quiet
-	cargo test -p gossamer-core --bench kernels --quiet >/dev/null
+	cargo test --workspace --bench kernels --quiet >/dev/null
 
 test-python: build
 	$(BIN)/python -m pytest
@@ -94,10 +94,11 @@ fuzz: build ## Fuzz loading and running for FUZZ_SECONDS, guided by coverage (ne
 	cd rust/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run load --fuzz-dir . --codegen-units 16 -- \
 		-max_total_time=$(FUZZ_SECONDS) -max_len=65536 -rss_limit_mb=2048 -timeout=20
 
-wheel: build ## Make the sdist, the wheel from it, install that alone in a fresh environment and use it there
+wheel: build ## Make the sdist and the wheel, install that alone in a fresh environment and use it there
 	rm -rf dist
 	$(BIN)/maturin sdist --out dist
-	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist dist/gossamer-*.tar.gz
+	$(BIN)/maturin build --release --quiet --out dist
+	tests/board/sdist.sh dist
 	tests/board/wheel.sh dist $(BIN)/python
 
 clean: ## Remove everything that was built

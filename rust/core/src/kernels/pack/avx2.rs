@@ -1,5 +1,5 @@
-//! `pack`, AVX2: halves of vectors merged by blends, of floats by masked loads too. There are none of bytes: what a piece does
-//! not need is read along, and of a channel whose neighbours are not there to be read, a copy.
+//! `pack`, AVX2: halves of vectors, merged by blends. Floats have masked loads. Bytes have not: what a piece does not need is
+//! read along, and of a channel whose neighbours are not there to be read, a copy.
 
 #![allow(unsafe_code, reason = "planes are read and rows written through the pointers of the call")]
 
@@ -21,35 +21,149 @@ pub(super) fn get_u8() -> Option<Run<u8>> {
 /// See [`Run`].
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn f32s(fill: &Fill<'_, f32>) {
-    if fill.taps.stride() != 1 {
-        // SAFETY: the caller's.
-        return unsafe { scalar::run::<f32, LANES_F32>(fill) };
+    // SAFETY: the caller's.
+    unsafe {
+        match fill.taps.stride() {
+            1 => floats::<1>(fill),
+            2 => floats::<2>(fill),
+            _ => scalar::run::<f32, LANES_F32>(fill),
+        }
     }
-    let padding = _mm256_set1_ps(fill.padding);
-    let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+}
+
+/// Of stride `S`.
+///
+/// # Safety
+/// See [`Run`].
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn floats<const S: usize>(fill: &Fill<'_, f32>) {
+    let padding = [_mm256_set1_ps(fill.padding); 2];
     for v in 0..fill.taps.vectors {
-        let pieces = fill.taps.pieces(fill.tap, v);
-        for half in 0..2i32 {
-            let mut out = fill.out.wrapping_add(v * LANES_F32 + 8 * half as usize);
-            let mut x = fill.x.wrapping_add(8 * half as usize);
-            for _ in 0..fill.channels {
-                let mut row = padding;
-                for piece in pieces {
-                    let (first, end) =
-                        (i32::from(piece.first) - 8 * half, i32::from(piece.first + piece.len) - 8 * half);
-                    let mask = _mm256_andnot_si256(
-                        _mm256_cmpgt_epi32(_mm256_set1_epi32(first), lane),
-                        _mm256_cmpgt_epi32(_mm256_set1_epi32(end), lane),
-                    );
-                    // SAFETY: the mask's lanes are inside the plane; others are not read.
-                    let part = unsafe { _mm256_maskload_ps(x.wrapping_offset(piece.src), mask) };
-                    row = _mm256_blendv_ps(row, part, _mm256_castsi256_ps(mask));
+        let out = fill.out.wrapping_add(v * LANES_F32);
+        let row = |c: usize| out.wrapping_add(c * fill.out_stride);
+        let plane = |c: usize| fill.x.wrapping_add(c * fill.pitch);
+        // Where the output is as wide as the plane, pieces read on where the one before ended: all are one load.
+        let mut reads =
+            fill.taps.pieces(fill.tap, v).chunk_by(|a, b| a.src == b.src).map(|pieces| Read::of(pieces));
+        let first = reads.next().unwrap_or_default();
+        // SAFETY: the pieces are inside the plane; a row is whole vectors long.
+        unsafe {
+            let masks = first.masks::<S>();
+            for c in 0..fill.channels {
+                if S > 1 {
+                    // An image lies in no near cache, and a few rows of it are too short for a prefetcher to follow.
+                    let next = plane(c).wrapping_offset(first.src).wrapping_add(fill.taps.ahead);
+                    _mm_prefetch::<_MM_HINT_T0>(next.cast());
+                    _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(LANES_F32).cast());
                 }
-                // SAFETY: a row is whole vectors long.
-                unsafe { _mm256_storeu_ps(out, row) };
-                (x, out) = (x.wrapping_add(fill.pitch), out.wrapping_add(fill.out_stride));
+                store(row(c), masks.merge::<S>(plane(c).wrapping_offset(first.src), padding));
+            }
+            for read in reads {
+                let masks = read.masks::<S>();
+                for c in 0..fill.channels {
+                    store(row(c), masks.merge::<S>(plane(c).wrapping_offset(read.src), load(row(c))));
+                }
             }
         }
+    }
+}
+
+/// A vector of floats.
+type Floats = [__m256; 2];
+
+/// # Safety
+/// The processor has AVX2; a vector is readable.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+unsafe fn load(from: *const f32) -> Floats {
+    // SAFETY: the caller's.
+    unsafe { [_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))] }
+}
+
+/// # Safety
+/// The processor has AVX2; a vector is writable.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+unsafe fn store(to: *mut f32, [low, high]: Floats) {
+    // SAFETY: the caller's.
+    unsafe {
+        _mm256_storeu_ps(to, low);
+        _mm256_storeu_ps(to.add(8), high);
+    }
+}
+
+/// What one load of a vector of floats serves: lanes, a bit each, and where lane 0 would read.
+#[derive(Clone, Copy, Default)]
+struct Read {
+    src: isize,
+    lanes: u32,
+}
+
+impl Read {
+    /// Of pieces of one `src`.
+    fn of(pieces: &[Piece]) -> Read {
+        let lanes = |piece: &Piece| (u32::MAX >> (32 - u32::from(piece.len))) << piece.first;
+        Read { src: pieces[0].src, lanes: pieces.iter().fold(0, |all, piece| all | lanes(piece)) }
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
+    fn masks<const S: usize>(self) -> Masks {
+        let halves = [self.lanes, self.lanes >> 8].map(|lanes| _mm256_set1_epi32(lanes as i32));
+        // Bit 31 is of no lane.
+        let none = i32::MIN;
+        let lanes = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+        let low = _mm256_setr_epi32(1, none, 2, none, 4, none, 8, none);
+        let high = _mm256_setr_epi32(16, none, 32, none, 64, none, 128, none);
+        Masks {
+            lanes: halves.map(|half| chosen(half, lanes)),
+            spread: halves
+                .map(|half| if S == 1 { [half; 2] } else { [chosen(half, low), chosen(half, high)] }),
+        }
+    }
+}
+
+/// The lanes whose bit is set.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn chosen(bits: __m256i, bit: __m256i) -> __m256i {
+    _mm256_cmpeq_epi32(_mm256_and_si256(bits, bit), bit)
+}
+
+/// The masks of a [`Read`]: of the lanes of either half and, with a stride of two, of the elements that either half of them
+/// reads.
+struct Masks {
+    lanes: [__m256i; 2],
+    spread: [[__m256i; 2]; 2],
+}
+
+impl Masks {
+    /// `row` with the lanes replaced, of which lane 0 would read at `from`.
+    ///
+    /// # Safety
+    /// The processor has AVX2, and what the lanes read, every `S`-th element, is readable.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
+    unsafe fn merge<const S: usize>(&self, from: *const f32, row: Floats) -> Floats {
+        let mut out = row;
+        for half in 0..2 {
+            let from = from.wrapping_add(half * S * 8);
+            // SAFETY: the masks' elements are those that the lanes read; others are not.
+            let read = unsafe {
+                if S == 1 {
+                    _mm256_maskload_ps(from, self.lanes[half])
+                } else {
+                    let [low, high] = self.spread[half];
+                    let (low, high) =
+                        (_mm256_maskload_ps(from, low), _mm256_maskload_ps(from.wrapping_add(8), high));
+                    // Shuffling goes by lanes of 128 bits.
+                    let even = _mm256_castps_pd(_mm256_shuffle_ps::<0b10_00_10_00>(low, high));
+                    _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(even))
+                }
+            };
+            out[half] = _mm256_blendv_ps(row[half], read, _mm256_castsi256_ps(self.lanes[half]));
+        }
+        out
     }
 }
 

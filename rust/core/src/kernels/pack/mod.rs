@@ -59,7 +59,7 @@ pub struct Taps<'a> {
     ends: Vec<u32>,
     vectors: usize,
     /// About how many elements of a plane lie between what this strip sees and what the next, as wide, will see.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "what AVX-512 reads"))]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "what AVX2 and AVX-512 read"))]
     ahead: usize,
 }
 
