@@ -3,8 +3,9 @@
 import gc
 import os
 
-# Tensors here are small. Two threads of torch wait for each other at every step, spinning, and where another goal of make
-# has a core that takes twice the time: test_int8.py 23 s with one, 43 with two. What tests start inherits it.
+# Tensors here are small. Two threads of torch wait for each other at every step, spinning, which takes twice the time
+# where something else has one of two cores: test_int8.py 23 s with one thread, 43 with two. What tests start inherits
+# it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -133,17 +134,19 @@ def _(x: Tensor, scale: float, zero_point: int) -> Tensor:
 def _depthwise(x: Tensor, weight: Tensor, stride: Sequence[int], dilation: Sequence[int]) -> Tensor:
     """Every channel of `x`, padded, convolved with kernels of its own, tap by tap.
 
-    torch's convolution of float64 takes the channels one at a time, with some hundred times the work.
+    torch's own convolution of float64 takes the channels one at a time, and far longer.
     """
     x = x.repeat_interleave(weight.shape[0] // x.shape[1], 1)
     shape = _conv_shape(x, weight, stride, [0] * 2 * len(stride), dilation)
     acc = x.new_zeros(shape)
-    for tap in itertools.product(*map(range, weight.shape[2:])):
-        seen = (
+    factors = weight.flatten(2).unbind(2)
+    for factor, tap in zip(factors, itertools.product(*map(range, weight.shape[2:])), strict=True):
+        columns = (
             slice(t * d, t * d + (size - 1) * s + 1, s)
             for t, d, s, size in zip(tap, dilation, stride, shape[2:], strict=True)
         )
-        acc.addcmul_(x[:, :, *seen], weight[:, 0, *tap].reshape(-1, *[1] * len(stride)))
+        seen: tuple[Any, ...] = (..., *columns)
+        acc.addcmul_(x[seen], factor.reshape(-1, *[1] * len(stride)))
     return acc
 
 

@@ -13,8 +13,8 @@ from .layers import activation
 
 # Functions without parameters that torch and the file call the same.
 _UNARY = """
-    abs acos acosh asin asinh atan atanh ceil cos cosh erf erfc exp exp2 expm1 floor frac log log10 log1p log2 neg reciprocal
-    round rsqrt sign sin sinh sqrt square tan trunc
+    abs acos acosh asin asinh atan atanh ceil cos cosh erf erfc exp exp2 expm1 floor frac log log10 log1p log2 neg
+    reciprocal round rsqrt sign sin sinh sqrt square tan trunc
 """
 
 
