@@ -43,8 +43,7 @@ unsafe fn floats<const S: usize>(fill: &Fill<'_, f32>) {
         let row = |c: usize| out.wrapping_add(c * fill.out_stride);
         let plane = |c: usize| fill.x.wrapping_add(c * fill.pitch);
         // Where the output is as wide as the plane, pieces read on where the one before ended: all are one load.
-        let mut reads =
-            fill.taps.pieces(fill.tap, v).chunk_by(|a, b| a.src == b.src).map(|pieces| Read::of(pieces));
+        let mut reads = fill.taps.pieces(fill.tap, v).chunk_by(|a, b| a.src == b.src).map(Read::of);
         let first = reads.next().unwrap_or_default();
         // SAFETY: the pieces are inside the plane; a row is whole vectors long.
         unsafe {
