@@ -114,3 +114,36 @@ def test_a_network_stays_in_bytes_and_gives_the_bits_of_torch(name, tmp_path):
             model = runtime.load(path, threads=threads, isa=isa)
             for batch in (3, 1):
                 assert torch.equal(model.run(x[:batch]), quantized(x[:batch])), (isa, threads, batch)
+
+
+def depthwise(x: Tensor, weight: Tensor, stride: list[int], dilation: list[int]) -> Tensor:
+    """The sums of an integer convolution without padding, each channel by kernels of its own; a zero point of 3."""
+    m, still = len(weight), [0] * 2 * len(stride)
+    return torch.ops.gossamer.conv_i8(
+        x, weight, torch.ones(m), torch.zeros(m), None, stride, still, dilation, x.shape[1], 3, 1.0, 0, None
+    )
+
+
+@pytest.mark.parametrize(
+    "channels, kernel, stride, dilation",
+    (
+        ((4, 4), (3, 3), [1, 1], [1, 1]),
+        ((4, 8), (3, 5), [2, 1], [1, 2]),
+        ((3, 9), (2, 2), [3, 2], [2, 1]),
+        ((4, 8), (3,), [2], [2]),
+    ),
+)
+def test_depthwise_sums_are_those_of_torchs_own_convolution(channels, kernel, stride, dilation):
+    torch.manual_seed(0)
+    c, m = channels
+    x = torch.randint(0, 256, (2, c, *(11, 13)[: len(kernel)]), dtype=torch.uint8)
+    weight = torch.randint(-128, 128, (m, 1, *kernel), dtype=torch.int8)
+    conv = F.conv1d if len(kernel) == 1 else F.conv2d
+    want = conv(x.double() - 3, weight.double(), None, stride, 0, dilation, c)
+    assert torch.equal(depthwise(x, weight, stride, dilation), want.float())
+
+
+def test_depthwise_refuses_what_torchs_own_convolution_refuses():
+    weight = torch.ones(4, 1, 3, 3, dtype=torch.int8)
+    with pytest.raises(ValueError, match="larger than its padded input"):
+        depthwise(torch.zeros(1, 4, 2, 9, dtype=torch.uint8), weight, [1, 1], [1, 1])

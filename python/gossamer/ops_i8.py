@@ -138,6 +138,11 @@ def _depthwise(x: Tensor, weight: Tensor, stride: Sequence[int], dilation: Seque
     """
     x = x.repeat_interleave(weight.shape[0] // x.shape[1], 1)
     shape = _conv_shape(x, weight, stride, [0] * 2 * len(stride), dilation)
+    if min(shape[2:]) < 1:
+        raise ValueError(
+            f"a kernel of {list(weight.shape[2:])}, dilated by {list(dilation)}, is larger than its padded"
+            f" input of {list(x.shape[2:])}: give a larger input"
+        )
     acc = x.new_zeros(shape)
     factors = weight.flatten(2).unbind(2)
     for factor, tap in zip(factors, itertools.product(*map(range, weight.shape[2:])), strict=True):
@@ -185,7 +190,7 @@ def conv_i8(
     """
     conv = F.conv1d if x.dim() == 3 else F.conv2d
     padded, factors = _pad_last(_centred(x, x_zero_point), padding), weight.to(torch.float64)
-    if weight.shape[1] == 1 and groups > 1:
+    if weight.shape[1] == 1 and groups == x.shape[1] > 1:
         acc = _depthwise(padded, factors, stride, dilation)
     else:
         acc = conv(padded, factors, None, stride, 0, dilation, groups)
