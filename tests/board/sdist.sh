@@ -9,4 +9,4 @@ trap 'rm -rf "$scratch"' EXIT
 
 tar -xzf "$1"/gossamer-*.tar.gz -C "$scratch" --strip-components=1
 diff -r --exclude='*.so' --exclude=__pycache__ python "$scratch/python"
-cargo check --quiet --manifest-path "$scratch/Cargo.toml" --target-dir target
+cargo check --quiet --locked --manifest-path "$scratch/Cargo.toml" --target-dir target
