@@ -154,9 +154,12 @@ pub(crate) fn product_of(
 /// Runs a test on every entry of a table that this processor has. Where `GOSSAMER_REQUIRE_ISA` lists tiers, separated by
 /// commas, only entries of those are tested, and one that this processor lacks is a failure.
 pub(crate) fn for_each_impl<K>(table: &[Impl<K>], mut test: impl FnMut(Tier, K)) {
-    let required = std::env::var("GOSSAMER_REQUIRE_ISA").ok();
+    // A name that is no tier's would test nothing.
+    let required = std::env::var("GOSSAMER_REQUIRE_ISA").ok().map(|tiers| {
+        tiers.split(',').map(|name| Tier::parse(name).expect("GOSSAMER_REQUIRE_ISA")).collect::<Vec<_>>()
+    });
     for entry in table {
-        let listed = required.as_ref().map(|tiers| tiers.split(',').any(|name| name == entry.tier.name()));
+        let listed = required.as_ref().map(|tiers| tiers.contains(&entry.tier));
         match ((entry.get)(), listed) {
             (Some(kernel), None | Some(true)) => test(entry.tier, kernel),
             (Some(_), Some(false)) => {}
