@@ -53,12 +53,19 @@ impl walk::Lanes for F32x8 {
         unsafe { _mm256_loadu_ps(from) }
     }
     #[inline(always)]
-    unsafe fn evens(a: __m256, b: __m256) -> __m256 {
+    unsafe fn split(a: __m256, b: __m256) -> [__m256; 2] {
         // SAFETY: as above.
-        unsafe {
-            let pairs = _mm256_castps_pd(_mm256_shuffle_ps::<0b10_00_10_00>(a, b));
-            _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(pairs))
-        }
+        unsafe { [_mm256_shuffle_ps::<0b10_00_10_00>(a, b), _mm256_shuffle_ps::<0b11_01_11_01>(a, b)] }
+    }
+    #[inline(always)]
+    unsafe fn sort(evens: __m256) -> __m256 {
+        // SAFETY: as above. Pairs of elements, two of either operand in each half.
+        unsafe { _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(_mm256_castps_pd(evens))) }
+    }
+    #[inline(always)]
+    unsafe fn mask_evens(bits: u32) -> __m256 {
+        // SAFETY: as above.
+        unsafe { Self::split(Self::mask(bits), Self::mask(bits >> 8))[0] }
     }
     #[inline(always)]
     unsafe fn load_some(from: *const f32, bits: u32) -> __m256 {

@@ -48,12 +48,21 @@ impl walk::Lanes for F32x16 {
         unsafe { _mm512_loadu_ps(from) }
     }
     #[inline(always)]
-    unsafe fn evens(a: __m512, b: __m512) -> __m512 {
+    unsafe fn split(a: __m512, b: __m512) -> [__m512; 2] {
         // SAFETY: as above.
         unsafe {
             let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-            _mm512_permutex2var_ps(a, even, b)
+            let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+            [_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b)]
         }
+    }
+    #[inline(always)]
+    unsafe fn sort(evens: __m512) -> __m512 {
+        evens
+    }
+    #[inline(always)]
+    unsafe fn mask_evens(bits: u32) -> __mmask16 {
+        walk::every_other(bits) as __mmask16
     }
     #[inline(always)]
     unsafe fn load_some(from: *const f32, bits: u32) -> __m512 {

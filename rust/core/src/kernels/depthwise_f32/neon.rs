@@ -46,9 +46,18 @@ impl walk::Lanes for F32x4 {
         unsafe { vld1q_f32(from) }
     }
     #[inline(always)]
-    unsafe fn evens(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+    unsafe fn split(a: float32x4_t, b: float32x4_t) -> [float32x4_t; 2] {
         // SAFETY: as above.
-        unsafe { vuzp1q_f32(a, b) }
+        unsafe { [vuzp1q_f32(a, b), vuzp2q_f32(a, b)] }
+    }
+    #[inline(always)]
+    unsafe fn sort(evens: float32x4_t) -> float32x4_t {
+        evens
+    }
+    #[inline(always)]
+    unsafe fn mask_evens(bits: u32) -> uint32x4_t {
+        // SAFETY: as above.
+        unsafe { Self::mask(walk::every_other(bits)) }
     }
     #[inline(always)]
     unsafe fn load_some(from: *const f32, bits: u32) -> float32x4_t {

@@ -33,8 +33,12 @@ pub(super) trait Lanes {
     unsafe fn splat(value: f32) -> Self::V;
     unsafe fn mask(bits: u32) -> Self::M;
     unsafe fn load(from: *const f32) -> Self::V;
-    /// Elements 0, 2, 4, … of `a` and then of `b`.
-    unsafe fn evens(a: Self::V, b: Self::V) -> Self::V;
+    /// Elements 0, 2, 4, … of `a` and then of `b`, and elements 1, 3, 5, …, both in an order that suits the tier.
+    unsafe fn split(a: Self::V, b: Self::V) -> [Self::V; 2];
+    /// The first of [`Lanes::split`]'s vectors in order.
+    unsafe fn sort(evens: Self::V) -> Self::V;
+    /// The mask that belongs to the first of [`Lanes::split`]'s vectors, of bits that belong to both its operands.
+    unsafe fn mask_evens(bits: u32) -> Self::M;
     /// Lanes whose bit is not set are zero.
     unsafe fn load_some(from: *const f32, bits: u32) -> Self::V;
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
@@ -64,7 +68,7 @@ fn bits(from: isize, to: isize) -> u32 {
 }
 
 /// Bits 0, 2, 4, … side by side.
-fn every_other(bits: u32) -> u32 {
+pub(super) fn every_other(bits: u32) -> u32 {
     let mut packed = bits & 0x5555_5555;
     for (shift, mask) in [(1, 0x3333_3333), (2, 0x0f0f_0f0f), (4, 0x00ff_00ff), (8, 0x0000_ffff)] {
         packed = (packed | packed >> shift) & mask;
@@ -148,15 +152,15 @@ unsafe fn descend<
     let window = run.window;
     let (h, w, top) = (window.h as isize, window.w as isize, window.pad[0] as isize);
     let rows = SV / SH;
-    // A plane walked alone is not read in order, so its successor is asked for while it is walked: a step reads `SV` rows of
-    // `SH` vectors.
-    let ahead = part.before.map(|steps| steps * SV * SH * LINE);
+    // A plane walked alone is neither read nor written in order, so its successor is asked for while it is walked: a step
+    // reads `SV` rows of `SH` vectors, and writes one.
+    let ahead = part.before.map(|steps| steps * L::N);
     let room = run.residual.map_or(out.len(), |residual| residual.len().min(out.len()));
     // SAFETY: the caller's; `Column` and `finish` say why accesses are in bounds.
     unsafe {
         let valid = lanes_inside::<L, K, SV, SH>(window, part.left);
         let masks =
-            std::array::from_fn(|tx| L::mask(if SH == 1 { valid[tx] } else { every_other(valid[tx]) }));
+            std::array::from_fn(|tx| if SH == 1 { L::mask(valid[tx]) } else { L::mask_evens(valid[tx]) });
         let bounds = [L::splat(run.clamp[0]), L::splat(run.clamp[1])];
         let mut spread = [const { MaybeUninit::uninit() }; 49];
         for channel in channels {
@@ -189,26 +193,34 @@ unsafe fn descend<
             for step in all.start..whole.start {
                 sums = column.advance::<Q, SV, SH, EDGE, false>(sums, step);
                 if step >= emits {
-                    finish::<L, false>(run, out, sums[Q - 1], at, walk.lanes(part, step), bounds);
+                    finish::<L, SH, false>(run, out, sums[Q - 1], at, walk.lanes(part, step), bounds);
                     at += rows * window.ow;
                 }
             }
-            let mut next = run.x.as_ptr().wrapping_add((channel + 1) * run.x_pitch + ahead.unwrap_or(0));
+            let next = ahead.unwrap_or(0);
+            let mut next_x = run.x.as_ptr().wrapping_add((channel + 1) * run.x_pitch + next * SV * SH);
+            let mut next_out = out.as_ptr().wrapping_add((channel + 1) * run.out_pitch + next);
             for step in whole.clone() {
                 if ahead.is_some() {
-                    unroll!(I < SV * SH, { L::prefetch(next.wrapping_add(I * LINE)) });
-                    next = next.wrapping_add(SV * SH * LINE);
+                    unroll!(I < SV * SH, {
+                        if I * L::N % LINE == 0 {
+                            L::prefetch(next_x.wrapping_add(I * L::N));
+                        }
+                    });
+                    L::prefetch(next_out);
+                    next_x = next_x.wrapping_add(SV * SH * L::N);
+                    next_out = next_out.wrapping_add(L::N);
                 }
                 sums = column.advance::<Q, SV, SH, EDGE, true>(sums, step);
                 if step >= emits {
-                    finish::<L, true>(run, out, sums[Q - 1], at, L::N, bounds);
+                    finish::<L, SH, true>(run, out, sums[Q - 1], at, L::N, bounds);
                     at += rows * window.ow;
                 }
             }
             for step in whole.end..all.end {
                 sums = column.advance::<Q, SV, SH, EDGE, false>(sums, step);
                 if step >= emits {
-                    finish::<L, false>(run, out, sums[Q - 1], at, walk.lanes(part, step), bounds);
+                    finish::<L, SH, false>(run, out, sums[Q - 1], at, walk.lanes(part, step), bounds);
                     at += rows * window.ow;
                 }
             }
@@ -259,6 +271,7 @@ impl<L: Lanes, const K: usize> Column<L, K> {
     /// As for [`walk`]; where `WHOLE`, the vectors of the step's rows lie in the slice, and their lanes in the plane or
     /// outside the mask.
     #[inline(always)]
+    #[allow(unused_assignments, reason = "the last tap of a row need not keep what no tap after it meets")]
     unsafe fn advance<
         const Q: usize,
         const SV: usize,
@@ -284,6 +297,7 @@ impl<L: Lanes, const K: usize> Column<L, K> {
                 bits(if row < 0 { w } else { 0 }, if row + 1 == h { w } else { 32 })
             };
             if WHOLE || (row > -rows && row < h) {
+                let mut odds = self.bias;
                 unroll!(TX < K, {
                     let from = self.origin.wrapping_offset(line * w + TX as isize);
                     // SAFETY: the processor has `L`'s features. `WHOLE` rows may be loaded whole, and so may those of
@@ -292,10 +306,19 @@ impl<L: Lanes, const K: usize> Column<L, K> {
                         let (valid, next) = (self.valid[TX], from.wrapping_add(L::N));
                         let x = match (WHOLE || !EDGE, SH) {
                             (true, 1) => L::load(from),
-                            (true, _) => L::evens(L::load(from), L::load(next)),
                             (false, 1) => L::load_some(from, valid & pair),
-                            (false, _) => {
-                                L::evens(L::load_some(from, valid), L::load_some(next, valid >> L::N))
+                            // Two taps share two vectors. Where the padding is half of the kernel, these are vectors that
+                            // start as the row does, so that few lie on two lines.
+                            _ if TX > 0 && (TX + K / 2) % 2 == 1 => odds,
+                            (whole, _) => {
+                                let pair = if whole {
+                                    [L::load(from), L::load(next)]
+                                } else {
+                                    [L::load_some(from, valid), L::load_some(next, valid >> L::N)]
+                                };
+                                let evens;
+                                [evens, odds] = L::split(pair[0], pair[1]);
+                                evens
                             }
                         };
                         if WHOLE && EDGE { L::some(x, self.masks[TX]) } else { x }
@@ -332,7 +355,7 @@ impl<L: Lanes, const K: usize> Column<L, K> {
 /// The processor has `L`'s features, `run.check` passed, elements `at..at + min(lanes, N)` are a plane's, and where
 /// `WHOLE` the slices have `N` elements there.
 #[inline(always)]
-unsafe fn finish<L: Lanes, const WHOLE: bool>(
+unsafe fn finish<L: Lanes, const SH: usize, const WHOLE: bool>(
     run: &Channels<'_>,
     out: &mut [f32],
     sum: L::V,
@@ -343,7 +366,7 @@ unsafe fn finish<L: Lanes, const WHOLE: bool>(
     let some = || bits(0, lanes.min(L::N) as isize);
     // SAFETY: whole vectors are loaded and stored only where the slice has room for them, else the plane's lanes alone.
     unsafe {
-        let mut value = sum;
+        let mut value = if SH == 1 { sum } else { L::sort(sum) };
         if let Some(residual) = run.residual {
             let from = residual.as_ptr().add(at);
             let whole = WHOLE || at + L::N <= residual.len();
@@ -399,7 +422,7 @@ unsafe fn taps<L: Lanes, const VECTORS: usize>(run: &Channels<'_>, out: &mut [f3
                     for (v, &sum) in sums.iter().enumerate().take(used) {
                         let start = column + v * L::N;
                         let at = channel * run.out_pitch + oy * window.ow + start;
-                        finish::<L, false>(run, out, sum, at, window.ow - start, bounds);
+                        finish::<L, 1, false>(run, out, sum, at, window.ow - start, bounds);
                     }
                 }
             }
