@@ -203,7 +203,7 @@ unsafe fn descend<
             for step in whole.clone() {
                 if ahead.is_some() {
                     unroll!(I < SV * SH, {
-                        if I * L::N % LINE == 0 {
+                        if (I * L::N).is_multiple_of(LINE) {
                             L::prefetch(next_x.wrapping_add(I * L::N));
                         }
                     });
@@ -244,6 +244,12 @@ fn lanes_inside<L: Lanes, const K: usize, const SV: usize, const SH: usize>(
             row | row << w
         }
     })
+}
+
+/// Whether, of a kernel with `k` columns and stride 2, tap `tx` finds its columns in the two vectors of the tap before. Where
+/// the padding is half of the kernel, shared vectors start as the row does, so that few lie on two lines.
+const fn shares(k: usize, tx: usize) -> bool {
+    tx > 0 && (tx + k / 2) % 2 == 1
 }
 
 /// One vector of columns of one channel.
@@ -307,9 +313,7 @@ impl<L: Lanes, const K: usize> Column<L, K> {
                         let x = match (WHOLE || !EDGE, SH) {
                             (true, 1) => L::load(from),
                             (false, 1) => L::load_some(from, valid & pair),
-                            // Two taps share two vectors. Where the padding is half of the kernel, these are vectors that
-                            // start as the row does, so that few lie on two lines.
-                            _ if TX > 0 && (TX + K / 2) % 2 == 1 => odds,
+                            _ if shares(K, TX) => odds,
                             (whole, _) => {
                                 let pair = if whole {
                                     [L::load(from), L::load(next)]

@@ -5,7 +5,7 @@
 
 #![allow(unsafe_code, reason = "vector loads and stores through the strip's raw pointers")]
 
-use super::{Ahead, Blocks, Run, finish, scale_and_bias, walk, weights};
+use super::{Ahead, Blocks, Run, Seam, finish, scale_and_bias, walk, weights};
 use crate::isa::Avx2;
 use crate::kernels::simd::{Simd, avx2::F32x8};
 use crate::kernels::strip::{Strip, StripKernel, TILE};
@@ -18,14 +18,21 @@ const LANES: usize = 8;
 static BLOCKS: Blocks = Blocks {
     lanes: LANES,
     wide: [
-        [&[(8, wide::<8, 1>), (8, wide::<8, 1>)], &[(8, wide::<8, 1>)]],
-        [&[(6, wide::<6, 2>), (5, wide::<5, 2>), (5, wide::<5, 2>)], &[(4, wide::<4, 2>), (4, wide::<4, 2>)]],
+        [&[(8, wide::<8, 1, 0>), (8, wide::<8, 1, 0>)], &[(8, wide::<8, 1, 0>)]],
         [
-            &[(4, wide::<4, 3>), (4, wide::<4, 3>), (4, wide::<4, 3>), (4, wide::<4, 3>)],
-            &[(4, wide::<4, 3>), (4, wide::<4, 3>)],
+            &[(6, wide::<6, 2, 0>), (5, wide::<5, 2, 0>), (5, wide::<5, 2, 0>)],
+            &[(4, wide::<4, 2, 0>), (4, wide::<4, 2, 0>)],
+        ],
+        [
+            &[(4, wide::<4, 3, 0>), (4, wide::<4, 3, 0>), (4, wide::<4, 3, 0>), (4, wide::<4, 3, 0>)],
+            &[(4, wide::<4, 3, 0>), (4, wide::<4, 3, 0>)],
         ],
     ],
-    seam: &[],
+    seam: &[Seam {
+        vectors: 2,
+        columns: 1,
+        cover: &[(6, wide::<6, 2, 1>), (5, wide::<5, 2, 1>), (5, wide::<5, 2, 1>)],
+    }],
     tall: &[
         (1, 4, tall::<1, 4>),
         (1, 1, tall::<1, 1>),
@@ -68,12 +75,12 @@ fn ask<const R: usize, const V: usize>(s: &Strip<'_, Tiles<'_, f32>>, r: usize, 
     }
 }
 
-/// `R` rows by `V` vectors of columns.
+/// `R` rows by `V` vectors of columns and, of the same rows, `C` columns more.
 ///
 /// # Safety
 /// As for [`walk`].
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn wide<const R: usize, const V: usize>(
+unsafe fn wide<const R: usize, const V: usize, const C: usize>(
     s: &Strip<'_, Tiles<'_, f32>>,
     r: usize,
     j: usize,
@@ -81,6 +88,9 @@ unsafe fn wide<const R: usize, const V: usize>(
 ) {
     ask::<R, V>(s, r, j);
     let mut sums = [[_mm256_setzero_ps(); V]; R];
+    // Eight rows of the tile, among which the block's are; single columns have them in the lanes.
+    let mut tail = [_mm256_setzero_ps(); C];
+    let eight = r - r % TILE + (r % TILE).min(TILE - LANES);
     let mut w = weights(s, r);
     let mut x = s.panel.wrapping_add(j);
     let mut step = || {
@@ -94,6 +104,11 @@ unsafe fn wide<const R: usize, const V: usize>(
             for (sum, x) in sums.iter_mut().zip(xs) {
                 *sum = _mm256_fmadd_ps(w, x, *sum);
             }
+        }
+        for (c, sum) in tail.iter_mut().enumerate() {
+            // SAFETY: as above; `C` columns past the last whole vector are in the strip or what pads it.
+            let (w, x) = unsafe { (_mm256_loadu_ps(w.wrapping_sub(r - eight)), *x.add(V * LANES + c)) };
+            *sum = _mm256_fmadd_ps(w, _mm256_set1_ps(x), *sum);
         }
         w = w.wrapping_add(TILE);
         x = x.wrapping_add(s.panel_stride);
@@ -115,6 +130,14 @@ unsafe fn wide<const R: usize, const V: usize>(
         }
         // SAFETY: this function has the features; the row is in the range, and `V` vectors from `j` are in the strip.
         unsafe { finish(F32x8::assume(), s, r + i, j, sums) };
+    }
+    if C > 0 {
+        let column = |c: usize| if c < C { tail[c] } else { _mm256_setzero_ps() };
+        let quads = turn([column(0), column(1), column(2), column(3)]);
+        for r in r..s.rows.1.min(r + R) {
+            // SAFETY: the row is in the range, and four columns past the last whole vector are in what pads the strip.
+            unsafe { finish_quad(s, r, j + V * LANES, quads[r - eight]) };
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 #![allow(unsafe_code, reason = "vector loads and stores through the strip's raw pointers")]
 
 use super::avx2::{self, finish_quad};
-use super::{Ahead, Blocks, Run, finish, walk, weights};
+use super::{Ahead, Blocks, Run, Seam, finish, walk, weights};
 use crate::isa::Avx512;
 use crate::kernels::simd::{Simd, avx512::F32x16};
 use crate::kernels::strip::{Strip, StripKernel, TILE};
@@ -21,8 +21,8 @@ static BLOCKS: Blocks = Blocks {
         [&[(8, wide::<8, 3, 0>), (8, wide::<8, 3, 0>)], &[(8, wide::<8, 3, 0>)]],
     ],
     seam: &[
-        (1, &[(8, wide::<8, 3, 1>), (8, wide::<8, 3, 1>)]),
-        (2, &[(8, wide::<8, 3, 2>), (8, wide::<8, 3, 2>)]),
+        Seam { vectors: 3, columns: 1, cover: &[(8, wide::<8, 3, 1>), (8, wide::<8, 3, 1>)] },
+        Seam { vectors: 3, columns: 2, cover: &[(8, wide::<8, 3, 2>), (8, wide::<8, 3, 2>)] },
     ],
     tall: &[
         (1, 8, tall::<1, 8>),

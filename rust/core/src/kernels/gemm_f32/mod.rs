@@ -62,6 +62,22 @@ const WIDE: usize = 3;
 /// Register blocks one below the other, each with the rows it has.
 type Cover = &'static [(usize, Block)];
 
+/// Blocks that cover a tile with the last vectors of a strip and the columns after them.
+struct Seam {
+    /// Vectors, two or three.
+    vectors: usize,
+    /// Most columns more.
+    columns: usize,
+    cover: Cover,
+}
+
+impl Seam {
+    /// Whether `whole` vectors can be cut so that these blocks take the last.
+    fn fits(&self, whole: usize) -> bool {
+        whole >= self.vectors && (whole % WIDE == self.vectors % WIDE || (self.vectors == 2 && whole > WIDE))
+    }
+}
+
 /// The register blocks of a tier.
 struct Blocks {
     /// Columns in a vector.
@@ -69,8 +85,8 @@ struct Blocks {
     /// With columns in the lanes: blocks of one, two and three vectors (none where the registers do not suffice) that
     /// cover a tile, and others that cover half of one.
     wide: [[Cover; 2]; WIDE],
-    /// Blocks that cover a tile with three vectors and a few single columns more: the most of those, and the blocks.
-    seam: &'static [(usize, Cover)],
+    /// With columns in the lanes, and a few single columns more: fewest first, and all of as many vectors.
+    seam: &'static [Seam],
     /// With rows in the lanes: most columns, tiles of rows, and the block; fewest columns first and, among equals, most
     /// tiles first, down to a single one.
     tall: &'static [(usize, usize, Block)],
@@ -95,8 +111,7 @@ unsafe fn walk(s: &Strip<'_, Tiles<'_, f32>>, blocks: &Blocks) {
     let (whole, rest) = (s.n / blocks.lanes, s.n % blocks.lanes);
     let widest = blocks.wide.iter().filter(|covers| !covers[0].is_empty()).count();
     // What takes the columns after the last whole vector: a seam, tall blocks or, failing both, one more vector.
-    let seam = blocks.seam.iter().find(|&&(most, _)| (1..=most).contains(&rest));
-    let seam = seam.filter(|_| whole > 0 && whole % WIDE == 0);
+    let seam = blocks.seam.iter().find(|seam| (1..=seam.columns).contains(&rest) && seam.fits(whole));
     let tall = blocks.tall.iter().position(|&(most, ..)| (1..=most).contains(&rest));
     let tall = tall.filter(|_| seam.is_none());
     let vectors = whole + usize::from(rest > 0 && seam.is_none() && tall.is_none());
@@ -107,12 +122,17 @@ unsafe fn walk(s: &Strip<'_, Tiles<'_, f32>>, blocks: &Blocks) {
         let mut left = vectors;
         while left > 0 {
             let j = (vectors - left) * blocks.lanes;
-            // Four vectors are better two and two than three and one: a single one keeps few sums in flight.
-            let width = if left == 4 { widest.min(2) } else { widest.min(left) };
+            let width = match left {
+                // Two and two are better than three and one: a single one keeps few sums in flight.
+                4 => 2,
+                6 if seam.is_some_and(|seam| seam.vectors == 2) => 2,
+                _ => left,
+            };
+            let width = width.min(widest);
             let columns = width * blocks.lanes;
             for tile in (start..end).step_by(TILE) {
                 let cover = match seam {
-                    Some(&(_, cover)) if left == WIDE => cover,
+                    Some(seam) if left == width => seam.cover,
                     _ => blocks.wide[width - 1][usize::from(end - tile <= TILE / 2)],
                 };
                 let mut r = tile;
