@@ -305,6 +305,25 @@ def test_a_model_that_treats_a_batch_of_one_apart_keeps_its_batch(path):
     assert any("batch of one" in note for note in report.notes)
 
 
+class Offset(nn.Module):
+    """A buffer that has the name of the input."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("x", torch.arange(4.0)[None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 + self.x
+
+
+def test_a_tensor_may_have_the_name_of_an_input(path):
+    module = Offset()
+    gossamer.convert(module, (torch.randn(1, 4),), path)
+    model = runtime.load(path)
+    assert [value.name for value in model.inputs] == ["x"]
+    check(module, path, torch.randn(3, 4))
+
+
 def test_dimensions_that_the_caller_names(path):
     class Scores(nn.Module):
         def forward(self, a: Tensor, b: Tensor) -> Tensor:
