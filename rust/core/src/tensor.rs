@@ -159,9 +159,17 @@ pub enum Layout {
 /// Bytes a plane's start is aligned to in [`Layout::Features`], and every buffer of the arena.
 pub const ALIGN: usize = 64;
 
-/// Elements from one plane to the next in [`Layout::Features`], for a plane of that many elements.
-pub fn pitch(plane: usize, dtype: DType) -> usize {
-    plane.next_multiple_of(ALIGN / dtype.size())
+/// Planes that fit in any cache however their lines fall into its sets, and lines to which one more adds little.
+const FEW: usize = 8;
+
+/// Elements from one plane to the next in [`Layout::Features`], for planes of that many elements, one a channel.
+pub fn pitch(channels: usize, plane: usize, dtype: DType) -> usize {
+    let line = ALIGN / dtype.size();
+    let lines = plane.div_ceil(line);
+    // An odd number of lines spreads what a product reads, the same few pixels of every channel, over all sets of a cache;
+    // 112x112 planes side by side would share four of 64.
+    let spread = channels > FEW && lines > FEW;
+    (if spread { lines | 1 } else { lines }) * line
 }
 
 /// A shape `(n, channels, *plane)` taken apart.
@@ -183,7 +191,7 @@ impl Planes {
         let plane = meta.shape[2..].iter().product();
         let pitch = match layout {
             Layout::Plain => plane,
-            Layout::Features => pitch(plane, meta.dtype),
+            Layout::Features => pitch(meta.shape[1], plane, meta.dtype),
         };
         Planes { n: meta.shape[0], channels: meta.shape[1], plane, pitch }
     }
@@ -211,10 +219,13 @@ mod tests {
     }
 
     #[test]
-    fn a_pitch_is_whole_cache_lines() {
-        assert_eq!(pitch(49, DType::Float32), 64);
-        assert_eq!(pitch(196, DType::Float32), 208);
-        assert_eq!(pitch(196, DType::UInt8), 256);
-        assert_eq!(pitch(0, DType::UInt8), 0);
+    fn a_pitch_is_whole_cache_lines_of_many_channels_an_odd_number() {
+        assert_eq!(pitch(64, 49, DType::Float32), 64);
+        assert_eq!(pitch(64, 196, DType::Float32), 208);
+        assert_eq!(pitch(64, 196, DType::UInt8), 256);
+        assert_eq!(pitch(64, 0, DType::UInt8), 0);
+        assert_eq!(pitch(3, 224 * 224, DType::Float32), 224 * 224);
+        assert_eq!(pitch(64, 112 * 112, DType::Float32), 112 * 112 + 16);
+        assert_eq!(pitch(64, 112 * 112, DType::UInt8), 112 * 112 + 64);
     }
 }
