@@ -28,6 +28,7 @@ use gossamer_core::kernels::{
     pack, pool_f32, pool_i8, quantize, reduce, relayout, spmm_f32, spmm_i8, spmv_f32, spmv_i8, winograd_f32,
 };
 use gossamer_core::pool::split;
+use gossamer_core::tensor::{DType, pitch};
 use gossamer_core::weight::{Matrix, Number, TILE};
 use half::f16;
 use memmap2::{Advice, MmapMut};
@@ -276,8 +277,8 @@ fn strips(
     call: impl Fn(Strip<'_, ()>) + 'static,
 ) -> Case {
     let plane = side * side;
-    let pitch = plane.next_multiple_of(LANES_F32);
-    let panel_stride = if gathered { nr } else { pitch };
+    let (pitch, x_pitch) = (pitch(m, plane, DType::Float32), pitch(k, plane, DType::Float32));
+    let panel_stride = if gathered { nr } else { x_pitch };
     let x = Buffer::filled(k * panel_stride, float);
     let mut out = Buffer::<f32>::new(m * pitch);
     let read = bytes + 4 * if gathered { k * nr } else { k * plane };
@@ -449,16 +450,16 @@ fn interleaved(
     run: impl Fn(&StripI8<'_, ()>) + 'static,
 ) -> Case {
     let (plane, depth) = (side * side, k.next_multiple_of(DEPTH));
-    let pitch = if gathered { NR } else { plane.next_multiple_of(LANES_U8) };
+    let x_pitch = if gathered { NR } else { pitch(k, plane, DType::UInt8) };
     let finish = Finish::new(m, macs / m);
     let read = bytes + k * if gathered { NR } else { plane };
-    let x = Buffer::filled(k * pitch, byte);
-    let out_stride = plane.next_multiple_of(LANES_U8);
+    let x = Buffer::filled(k * x_pitch, byte);
+    let out_stride = pitch(m, plane, DType::UInt8);
     let (mut panel, mut out) = (Buffer::<u8>::new(depth * NR), Buffer::<u8>::new(m * out_stride));
     let call = move || {
         for j in (0..plane).step_by(NR) {
             let from = if gathered { 0 } else { j };
-            let rows: Vec<*const u8> = (0..k).map(|k| x[k * pitch + from..].as_ptr()).collect();
+            let rows: Vec<*const u8> = (0..k).map(|k| x[k * x_pitch + from..].as_ptr()).collect();
             let n = NR.min(plane - j);
             // SAFETY: the table gave the kernel; rows of the input and the panel go to whole vectors.
             unsafe { pack(&rows, n, panel.as_mut_ptr(), NR) };
@@ -506,16 +507,17 @@ fn conv_i8(kernel: conv_i8::Kernel) -> Vec<Case> {
         let packing = Packing::new(&window, channels, side).expect("a small image");
         let filters = Filters::new(&(0..m * k).map(int8).collect::<Vec<i8>>(), m, &packing);
         let tiles: Vec<_> = (0..packing.tiles(side)).map(|tile| packing.tile(tile)).collect();
-        let (offsets, pitch) = (packing.offsets(), plane.next_multiple_of(LANES_U8));
+        let offsets = packing.offsets();
+        let (x_pitch, pitch) = (pitch(channels, plane, DType::UInt8), pitch(m, plane, DType::UInt8));
         let finish = Finish::new(m, k);
         let work = work_i8(m * k * plane, filters.bytes() + channels * plane, m * plane);
-        let x = Buffer::filled(channels * pitch, byte);
+        let x = Buffer::filled(channels * x_pitch, byte);
         let (mut image, mut out) = (Buffer::<u8>::new(packing.bytes()), Buffer::<u8>::new(m * pitch));
         let call = move || {
             let (x, rows, image) = (x.as_ptr(), (0, side), image.as_mut_ptr());
             // SAFETY: the table gave the kernel; planes, image and output are whole, and all is of one packing.
             unsafe {
-                (kernel.pack)(&PackImage { packing: &packing, rows, x, pitch, padding: 3, image });
+                (kernel.pack)(&PackImage { packing: &packing, rows, x, pitch: x_pitch, padding: 3, image });
                 for tiles in tiles.chunks(TILES) {
                     let (first, len) = (tiles[0].at, packing.tile_len());
                     (kernel.run)(&StripI8 {
@@ -552,9 +554,9 @@ fn spmm_fours_i8(kernel: StripI8Kernel<spmm_i8::fours::Run>) -> Vec<Case> {
 fn spmm_i8(kernel: spmm_i8::Kernel) -> Vec<Case> {
     let case = |(name, m, k, side, gathered): Conv| {
         let plane = side * side;
-        let out_stride = plane.next_multiple_of(LANES_U8);
+        let out_stride = pitch(m, plane, DType::UInt8);
         let nr = kernel.nr();
-        let pitch = if gathered { nr } else { out_stride };
+        let x_pitch = if gathered { nr } else { pitch(k, plane, DType::UInt8) };
         let (weight, finish) = (sparse((m, k), int8), Finish::new(m, k / 10));
         let read = weight.bytes() + k * if gathered { nr } else { plane };
         let macs = weight.nnz() * plane;
@@ -562,7 +564,7 @@ fn spmm_i8(kernel: spmm_i8::Kernel) -> Vec<Case> {
             spmm_i8::Kernel::Quads(kernel) => Some((kernel.made)(&weight.rows())),
             spmm_i8::Kernel::Rows(_) => None,
         };
-        let x = Buffer::filled(k * pitch, byte);
+        let x = Buffer::filled(k * x_pitch, byte);
         let mut out = Buffer::<u8>::new(m * out_stride);
         let call = move || {
             for j in (0..plane).step_by(nr) {
@@ -570,7 +572,7 @@ fn spmm_i8(kernel: spmm_i8::Kernel) -> Vec<Case> {
                     weight: (),
                     rows: (0, m),
                     panel: x[if gathered { 0 } else { j }..].as_ptr(),
-                    panel_stride: pitch,
+                    panel_stride: x_pitch,
                     n: nr.min(plane - j),
                     out: out[j..].as_mut_ptr(),
                     out_stride,
@@ -802,7 +804,8 @@ fn depthwise_f32(kernel: depthwise_f32::Kernel) -> Vec<Case> {
     let case = |(channels, side, stride): (usize, usize, usize)| {
         let window = window(side, stride);
         let (plane, outputs) = (side * side, window.output().iter().product::<usize>());
-        let (x_pitch, out_pitch) = (plane.next_multiple_of(LANES_F32), outputs.next_multiple_of(LANES_F32));
+        let (x_pitch, out_pitch) =
+            (pitch(channels, plane, DType::Float32), pitch(channels, outputs, DType::Float32));
         let (x, mut out) = (Buffer::filled(channels * x_pitch, float), Buffer::new(channels * out_pitch));
         let (weights, bias): (Vec<f32>, _) = ((0..9 * channels).map(float).collect(), vec![0.5; channels]);
         let call = move || {
@@ -828,7 +831,8 @@ fn depthwise_i8(kernel: depthwise_i8::Kernel) -> Vec<Case> {
     let case = |(channels, side, stride): (usize, usize, usize)| {
         let window = window(side, stride);
         let (plane, outputs) = (side * side, window.output().iter().product::<usize>());
-        let (x_pitch, out_pitch) = (plane.next_multiple_of(LANES_U8), outputs.next_multiple_of(LANES_U8));
+        let (x_pitch, out_pitch) =
+            (pitch(channels, plane, DType::UInt8), pitch(channels, outputs, DType::UInt8));
         let (x, mut out) = (Buffer::filled(channels * x_pitch, byte), Buffer::new(channels * out_pitch));
         let weights: Vec<i8> = (0..9 * channels).map(int8).collect();
         let finish = Finish::new(channels, 9);
