@@ -106,7 +106,8 @@ unsafe fn wide<const R: usize, const V: usize, const C: usize>(
             }
         }
         for (c, sum) in tail.iter_mut().enumerate() {
-            // SAFETY: as above; `C` columns past the last whole vector are in the strip or what pads it.
+            // SAFETY: a tile has TILE weights for every `k`, eight of them from `eight` on; `C` columns past the last whole
+            // vector are in the strip or what pads it.
             let (w, x) = unsafe { (_mm256_loadu_ps(w.wrapping_sub(r - eight)), *x.add(V * LANES + c)) };
             *sum = _mm256_fmadd_ps(w, _mm256_set1_ps(x), *sum);
         }
