@@ -342,8 +342,8 @@ def _flatten(
     flat = pytree.tree_leaves(example)
     user = [s.arg.name for s in signature.input_specs if s.kind == InputKind.USER_INPUT and hasattr(s.arg, "name")]
     tail = None
-    # Inputs first: where a tensor has the name of one, the input keeps it. In the code that fx writes it is a parameter,
-    # which a tensor of that name, read before it, would replace.
+    # Inputs first: where a tensor has the name of one, the input keeps it. In the code that fx writes an input is a
+    # parameter, which a tensor of that name, read before it, would replace.
     for node in sorted(exported.graph.nodes, key=lambda node: node.name not in user):
         if node.op == "placeholder":
             spec = specs[node.name]
