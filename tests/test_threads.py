@@ -30,11 +30,15 @@ def example(batch, seed=0):
     return rng.standard_normal((batch, 6, 24, 24), np.float32), rng.integers(0, 50, (batch, 4))
 def equal(got, want):
     return all(np.array_equal(a, b) for a, b in zip(got, want, strict=True))
+def is_worker(task):
+    try:
+        return open(f"/proc/self/task/{task}/comm").read().startswith("gossamer-")
+    except OSError:  # it ended since it was listed
+        return False
 def workers(expected):
     # A thread that was joined may be listed for a moment longer.
     for _ in range(100):
-        names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
-        found = sum(name.startswith("gossamer-") for name in names)
+        found = sum(map(is_worker, os.listdir("/proc/self/task")))
         if found == expected:
             break
         time.sleep(0.02)
