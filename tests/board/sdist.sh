@@ -8,5 +8,6 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
 tar -xzf "$1"/gossamer-*.tar.gz -C "$scratch" --strip-components=1
-diff -r --exclude='*.so' --exclude=__pycache__ python "$scratch/python"
+# Caches, of tools that may be at work beside this, are no sources.
+diff -r --exclude='*.so' --exclude=__pycache__ --exclude='.*' python "$scratch/python"
 cargo check --quiet --locked --manifest-path "$scratch/Cargo.toml" --target-dir target
