@@ -72,9 +72,20 @@ struct Seam {
 }
 
 impl Seam {
-    /// Whether `whole` vectors can be cut so that these blocks take the last.
+    /// Whether [`next_width`] cuts `whole` vectors so that these blocks take the last.
     fn fits(&self, whole: usize) -> bool {
         whole >= self.vectors && (whole % WIDE == self.vectors % WIDE || (self.vectors == 2 && whole > WIDE))
+    }
+}
+
+/// Vectors of the next register blocks where so many are left, the last of them for a seam if there is one.
+fn next_width(left: usize, seam: Option<&Seam>) -> usize {
+    match left {
+        // Two and two are better than three and one: a single one keeps few sums in flight.
+        4 => 2,
+        // Three times two ends with two, as that seam has.
+        6 if seam.is_some_and(|seam| seam.vectors == 2) => 2,
+        _ => left.min(WIDE),
     }
 }
 
@@ -122,13 +133,7 @@ unsafe fn walk(s: &Strip<'_, Tiles<'_, f32>>, blocks: &Blocks) {
         let mut left = vectors;
         while left > 0 {
             let j = (vectors - left) * blocks.lanes;
-            let width = match left {
-                // Two and two are better than three and one: a single one keeps few sums in flight.
-                4 => 2,
-                6 if seam.is_some_and(|seam| seam.vectors == 2) => 2,
-                _ => left,
-            };
-            let width = width.min(widest);
+            let width = next_width(left, seam).min(widest);
             let columns = width * blocks.lanes;
             for tile in (start..end).step_by(TILE) {
                 let cover = match seam {
