@@ -491,6 +491,27 @@ add(
 )
 
 
+class Sparse(nn.Module):
+    """Layers of few weights in a row, whose values are read once, twice, with an addend, and outside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(60, 70), nn.Linear(70, 90), nn.Linear(90, 60)
+        self.d, self.e = nn.Linear(90, 70), nn.Linear(70, 40)
+        with torch.no_grad():
+            for weight in (layer.weight for layer in self.children()):
+                weight *= torch.rand(weight.shape) >= 0.93
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y = torch.relu(self.b(F.gelu(self.a(x))))
+        outside = self.d(y)
+        return self.c(y) + x, self.e(outside), outside
+
+
+add("sparse in a row", Sparse, (60,), batches=(64, 9, 33, 130, 3))
+add("sparse in a row of tokens", Sparse, (7, 60), batches=(9, 2, 3))
+
+
 # -- integers --------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, Ref, at_node, meta_of};
 use crate::isa::Tier;
 use crate::ops::relayout::{copy, relayout};
-use crate::ops::{Args, Prepared, Site, Step, Wants};
+use crate::ops::{Args, Op, Prepared, Site, Step, Wants};
 use crate::tensor::{ALIGN, Layout, Meta, Planes};
 use crate::weight::{Bytes, Tensor};
 
@@ -104,7 +104,7 @@ struct Slot {
 fn len_in(meta: &Meta, layout: Layout) -> Result<usize> {
     let len = match layout {
         Layout::Plain => return meta.bytes(),
-        Layout::Features => {
+        Layout::Features | Layout::Columns => {
             let planes = Planes::of(meta, layout);
             // An empty value too: its parts are multiplied without a check.
             let most = planes.n.max(1).checked_mul(planes.channels.max(1));
@@ -118,10 +118,11 @@ fn len_in(meta: &Meta, layout: Layout) -> Result<usize> {
 
 /// The layout under its simplest name: where planes have no gap between them, features are plain.
 fn canonical(meta: &Meta, layout: Layout) -> Layout {
-    let same = meta.shape.len() < 3 || {
-        let planes = Planes::of(meta, Layout::Features);
-        planes.plane == planes.pitch
-    };
+    let same = layout == Layout::Features
+        && (meta.shape.len() < 3 || {
+            let planes = Planes::of(meta, Layout::Features);
+            planes.plane == planes.pitch
+        });
     if same { Layout::Plain } else { layout }
 }
 
@@ -227,7 +228,12 @@ pub fn plan(graph: &Graph, shapes: &[&[usize]], means: Means) -> Result<Plan> {
             needed[id] = usize::MAX;
         }
     }
-    let by_channels = by_channels(graph, &inferred, &tensors)?;
+    let by_channels = readers(graph, &inferred, &tensors, Op::by_channels)?;
+    let mut by_columns = readers(graph, &inferred, &tensors, |op, args| {
+        matches!(op.wants(args, means.tier), Wants::Columns | Wants::FromColumns)
+    })?;
+    // An output is read as it leaves: plain.
+    by_columns.iter_mut().zip(&needed).for_each(|(all, &needed)| *all &= needed != usize::MAX);
     let mut planner = Planner {
         graph,
         values: &inferred.values,
@@ -241,7 +247,7 @@ pub fn plan(graph: &Graph, shapes: &[&[usize]], means: Means) -> Result<Plan> {
     }
     for n in 0..graph.nodes.len() {
         let named = |error| at_node(&graph.nodes[n], error);
-        planner.node(n, &inferred, &tensors, (&needed, &by_channels), means).map_err(named)?;
+        planner.node(n, &inferred, &tensors, (&needed, &by_channels, &by_columns), means).map_err(named)?;
     }
     let outputs = planner.outputs(&tensors)?;
     let inputs = inferred.values[..graph.inputs.len()].to_vec();
@@ -250,8 +256,13 @@ pub fn plan(graph: &Graph, shapes: &[&[usize]], means: Means) -> Result<Plan> {
     Ok(Plan { steps, inputs, outputs, arena, scratch, threads: means.threads, forms: graph.form_bytes() })
 }
 
-/// The values that all who read them as operand 0, and no others, share out by channels.
-fn by_channels(graph: &Graph, inferred: &crate::graph::Inferred, tensors: &[Meta]) -> Result<Vec<bool>> {
+/// Which values are read only as operand 0, and only by ops that are `so`.
+fn readers(
+    graph: &Graph,
+    inferred: &crate::graph::Inferred,
+    tensors: &[Meta],
+    so: impl Fn(&Op, &Args<'_>) -> bool,
+) -> Result<Vec<bool>> {
     let mut all: Vec<Option<bool>> = vec![None; inferred.values.len()];
     for node in &graph.nodes {
         let args = node
@@ -259,10 +270,10 @@ fn by_channels(graph: &Graph, inferred: &crate::graph::Inferred, tensors: &[Meta
             .iter()
             .map(|&r| graph.arg(r, &inferred.values, tensors))
             .collect::<Result<Vec<_>>>()?;
-        let by_channels = node.op.by_channels(&Args { args: &args, sizes: &inferred.sizes });
+        let so = so(&node.op, &Args { args: &args, sizes: &inferred.sizes });
         for (i, reference) in node.inputs.iter().enumerate() {
             if let Ref::Value(id) = reference {
-                all[*id] = Some(all[*id].unwrap_or(true) && by_channels && i == 0);
+                all[*id] = Some(all[*id].unwrap_or(true) && so && i == 0);
             }
         }
     }
@@ -276,7 +287,7 @@ impl Planner<'_> {
         n: usize,
         inferred: &crate::graph::Inferred,
         tensors: &[Meta],
-        (needed, by_channels): (&[usize], &[bool]),
+        (needed, by_channels, by_columns): (&[usize], &[bool], &[bool]),
         Means { tier, threads, winograd }: Means,
     ) -> Result<()> {
         let graph = self.graph;
@@ -288,15 +299,17 @@ impl Planner<'_> {
         let end = inferred.first.get(n + 1).copied().unwrap_or(self.values.len());
         let outputs = &self.values[first..end];
 
-        let wants = node.op.wants(&args);
-        let operand = |layout: Layout, meta: &Meta| if meta.shape.len() < 3 { Layout::Plain } else { layout };
+        let wants = node.op.wants(&args, tier);
         let common = || {
             let as_made = |r: &Ref| if let Ref::Value(id) = r { self.slots[*id][0] } else { None };
             let spread = node.inputs.iter().filter_map(as_made).any(|slot| slot.layout == Layout::Features);
             if spread { Layout::Features } else { Layout::Plain }
         };
         let (take, give) = match wants {
-            Wants::Plain => (Layout::Plain, Layout::Plain),
+            Wants::Plain | Wants::FromColumns => (Layout::Plain, Layout::Plain),
+            Wants::Columns => {
+                (Layout::Plain, if by_columns[first] { Layout::Columns } else { Layout::Plain })
+            }
             Wants::Features => (Layout::Features, Layout::Features),
             Wants::FromFeatures => (Layout::Features, Layout::Plain),
             Wants::Same => {
@@ -313,17 +326,20 @@ impl Planner<'_> {
                     Tensor::Matrix(_) => (Source::Absent, Layout::Plain),
                 },
                 Ref::Value(id) => {
-                    let slot = self.slot(id, operand(take, &self.values[id]), &node.name)?;
+                    // None but those who take columns read what was made so, and all of them as operand 0.
+                    let made = self.slots[id][0].map(|slot| slot.layout);
+                    let take = made.filter(|&layout| layout == Layout::Columns).unwrap_or(take);
+                    let slot = self.slot(id, take, &node.name)?;
                     (Source::Buffer(slot.buffer), slot.layout)
                 }
             };
             sources.push(source);
             layouts.push(layout);
         }
-        let layout = outputs.first().map_or(Layout::Plain, |meta| canonical(meta, operand(give, meta)));
+        let layout = outputs.first().map_or(Layout::Plain, |meta| canonical(meta, give));
         // Before anything is reckoned with them.
         for meta in outputs {
-            len_in(meta, canonical(meta, operand(give, meta)))?;
+            len_in(meta, canonical(meta, give))?;
         }
         let by_channels = by_channels.get(first).is_some_and(|&all| all);
         let site = Site { args, layouts: &layouts, outputs, layout, tier, threads, winograd, by_channels };
@@ -344,7 +360,7 @@ impl Planner<'_> {
             Prepared::Step(step) => {
                 let mut made = vec![];
                 for (id, meta) in (first..end).zip(outputs) {
-                    let layout = canonical(meta, operand(give, meta));
+                    let layout = canonical(meta, give);
                     let len = len_in(meta, layout)?;
                     let taken = step.in_place.filter(|_| id == first).and_then(|i| match &sources[i] {
                         Source::Buffer(b) => {

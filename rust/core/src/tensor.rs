@@ -154,6 +154,9 @@ pub enum Layout {
     /// `[n][channels][pitch]` for a shape `(n, channels, *plane)`: every channel's plane starts on a cache line,
     /// so kernels load whole vectors of pixels. What lies between a plane's end and its pitch is undefined.
     Features,
+    /// `[features][pitch]` for a shape `(*columns, features)`: as the planes of one image whose channels are the features, so
+    /// that a product with a weight reads and writes its strips where they lie.
+    Columns,
 }
 
 /// Bytes a plane's start is aligned to in [`Layout::Features`], and every buffer of the arena.
@@ -162,7 +165,7 @@ pub const ALIGN: usize = 64;
 /// Planes that fit in any cache however their lines fall into its sets, and lines to which one more adds little.
 const FEW: usize = 8;
 
-/// Elements from one plane to the next in [`Layout::Features`], for planes of that many elements, one a channel.
+/// Elements from one plane to the next in [`Layout::Features`] and [`Layout::Columns`], for planes of that many elements, one a channel.
 pub fn pitch(channels: usize, plane: usize, dtype: DType) -> usize {
     let line = ALIGN / dtype.size();
     let lines = plane.div_ceil(line);
@@ -186,14 +189,22 @@ pub struct Planes {
 }
 
 impl Planes {
-    /// Of a value of rank 2 or more, in the given layout.
+    /// Of a value in the given layout.
+    ///
+    /// # Panics
+    /// Where it is of rank below 2, or, as columns, below 1.
     pub fn of(meta: &Meta, layout: Layout) -> Planes {
-        let plane = meta.shape[2..].iter().product();
+        let (n, channels, plane): (_, _, &[usize]) = match (layout, &*meta.shape) {
+            (Layout::Columns, [columns @ .., features]) => (1, *features, columns),
+            (_, [n, channels, plane @ ..]) => (*n, *channels, plane),
+            _ => panic!("{meta} has no channels"),
+        };
+        let plane = plane.iter().product();
         let pitch = match layout {
             Layout::Plain => plane,
-            Layout::Features => pitch(meta.shape[1], plane, meta.dtype),
+            Layout::Features | Layout::Columns => pitch(channels, plane, meta.dtype),
         };
-        Planes { n: meta.shape[0], channels: meta.shape[1], plane, pitch }
+        Planes { n, channels, plane, pitch }
     }
 }
 

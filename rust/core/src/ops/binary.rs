@@ -5,6 +5,7 @@
 use super::frame::Shared;
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants, parallel};
 use crate::error::{Error, Result, ensure};
+use crate::isa::Tier;
 use crate::kernels::binary::{self, Binary, Broadcast};
 use crate::kernels::pick;
 use crate::tensor::{Layout, Meta, Planes, broadcast};
@@ -81,7 +82,7 @@ impl Operator for BinaryOp {
         Ok(vec![Meta::new(dtype, broadcast(&a.shape, &b.shape)?)])
     }
 
-    fn wants(&self, args: &Args<'_>) -> Wants {
+    fn wants(&self, args: &Args<'_>, _tier: Tier) -> Wants {
         let Ok(a) = args.meta(0) else { return Wants::Plain };
         let same_size = self.function.result(a.dtype).map(crate::tensor::DType::size) == Some(a.dtype.size());
         if same_size { wants(args) } else { Wants::Plain }

@@ -6,6 +6,7 @@ use super::frame::Shared;
 use super::integer::{Bytes, Scaled};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants, binary, parallel};
 use crate::error::{Result, ensure};
+use crate::isa::Tier;
 use crate::kernels::binary::Run;
 use crate::kernels::{pick, quantize};
 use crate::tensor::{DType, Meta, broadcast};
@@ -120,7 +121,7 @@ impl Operator for LookupI8 {
         Ok(vec![typed(args, 0, DType::UInt8)?])
     }
 
-    fn wants(&self, _args: &Args<'_>) -> Wants {
+    fn wants(&self, _args: &Args<'_>, _tier: Tier) -> Wants {
         Wants::Same
     }
 
@@ -162,7 +163,7 @@ impl Operator for AddI8 {
         Ok(vec![a])
     }
 
-    fn wants(&self, args: &Args<'_>) -> Wants {
+    fn wants(&self, args: &Args<'_>, _tier: Tier) -> Wants {
         let values = args.args.iter().all(|arg| matches!(arg, super::Arg::Value(_)));
         if values { Wants::Same } else { Wants::Plain }
     }
@@ -208,7 +209,7 @@ impl Operator for MulI8 {
         Ok(vec![Meta::new(DType::UInt8, broadcast(&a.shape, &b.shape)?)])
     }
 
-    fn wants(&self, args: &Args<'_>) -> Wants {
+    fn wants(&self, args: &Args<'_>, _tier: Tier) -> Wants {
         binary::wants(args)
     }
 

@@ -5,6 +5,7 @@
 use super::frame::Shared;
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::{Result, ensure};
+use crate::isa::Tier;
 use crate::tensor::{Layout, Meta, Planes};
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +34,7 @@ impl Operator for Cat {
         Ok(vec![made])
     }
 
-    fn wants(&self, args: &Args<'_>) -> Wants {
+    fn wants(&self, args: &Args<'_>, _tier: Tier) -> Wants {
         // Channels of features follow each other as they are; tensors of the file lie plain.
         let values = args.args.iter().all(|arg| matches!(arg, super::Arg::Value(_)));
         let rank = args.meta(0).map_or(0, |meta| meta.shape.len());
@@ -45,9 +46,10 @@ impl Operator for Cat {
         let size = out.dtype.size();
         // Every operand is `outer` runs of bytes, which interleave in the output.
         let run = |meta: &Meta| {
-            let inner = match site.layout {
-                Layout::Plain => meta.shape[self.axis..].iter().product(),
-                Layout::Features => meta.shape[1] * Planes::of(meta, Layout::Features).pitch,
+            let inner = if site.layout == Layout::Features {
+                meta.shape[1] * Planes::of(meta, Layout::Features).pitch
+            } else {
+                meta.shape[self.axis..].iter().product()
             };
             inner * size
         };

@@ -43,7 +43,7 @@ impl Operator for ConvI8 {
         Ok(vec![self.quantized.infer(args, m, k, geometry.output(x, m)?)?])
     }
 
-    fn wants(&self, _args: &Args<'_>) -> Wants {
+    fn wants(&self, _args: &Args<'_>, _tier: Tier) -> Wants {
         Wants::Features
     }
 

@@ -7,11 +7,12 @@ use super::cut::{Outputs, Piece};
 use super::frame::Shared;
 use super::product::{Chain, Window};
 use super::vectors::Vectors;
-use super::{Args, Frame, Operator, Prepared, Site, Step};
+use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::{Result, ensure};
+use crate::isa::Tier;
 use crate::kernels::strip::LANES;
 use crate::kernels::{pick, relayout};
-use crate::tensor::{DType, Meta};
+use crate::tensor::{DType, Layout, Meta, Planes};
 use serde::{Deserialize, Serialize};
 
 /// Attributes of `linear`.
@@ -48,6 +49,18 @@ impl Operator for Linear {
         Ok(vec![output])
     }
 
+    fn wants(&self, args: &Args<'_>, tier: Tier) -> Wants {
+        let (Ok(x), Ok(matrix)) = (args.meta(0), args.matrix(1)) else { return Wants::Plain };
+        let columns = x.elements() / matrix.k();
+        let suits = !Vectors::suits(matrix, columns, tier) && Chain::suits_columns(matrix, columns, tier);
+        match (suits, args.has(3)) {
+            (false, _) => Wants::Plain,
+            // An addend lies plain, and is added where the output does.
+            (true, true) => Wants::FromColumns,
+            (true, false) => Wants::Columns,
+        }
+    }
+
     fn prepare(&self, site: &Site<'_>) -> Result<Prepared> {
         let (x, matrix) = (site.args.meta(0)?, site.args.matrix(1)?);
         let (m, k) = (matrix.m(), matrix.k());
@@ -57,7 +70,8 @@ impl Operator for Linear {
         let bounds = activation::clamp(self.activation);
         let apply = Apply::of(self.activation, site.tier);
 
-        if let Some(vectors) = Vectors::new(matrix, columns, site.tier, site.threads)? {
+        if Vectors::suits(matrix, columns, site.tier) {
+            let vectors = Vectors::new(matrix, columns, site.tier, site.threads)?;
             let (scratch, flops, bytes) = (vectors.scratch(), vectors.flops(), vectors.bytes());
             let reason = vectors.reason();
             let mut step = Step::new(vectors.name(), move |frame: &Frame<'_>| {
@@ -78,6 +92,10 @@ impl Operator for Linear {
         let chain = Chain::new(matrix, columns, site.tier)?;
         let (_, transpose) = pick(relayout::TABLE, site.tier);
         let nr = chain.nr();
+        // Where the input, or the output, lies as columns, strips of it are read, or written, in place.
+        let pitch =
+            |meta: &Meta, layout: Layout| (layout == Layout::Columns).then(|| Planes::of(meta, layout).pitch);
+        let (from, to) = (pitch(x, site.layouts[0]), pitch(&site.outputs[0], site.layout));
         let outputs = Outputs {
             products: 1,
             m,
@@ -85,17 +103,17 @@ impl Operator for Linear {
             nr,
             grain: LANES,
             threads: site.threads,
-            parts: chain.parts(false),
+            parts: chain.parts(from.is_some()),
         };
         let cut = outputs.cut();
-        let (panel_len, tallest) = (
-            chain.panel(),
-            (0..cut.rows.len()).map(|i| cut.rows.at(i)).map(|(a, b)| b - a).max().unwrap_or(0),
-        );
-        let scratch = panel_len + tallest * nr + chain.scratch();
+        let panel_len = if from.is_some() { 0 } else { chain.panel() };
+        let tallest = (0..cut.rows.len()).map(|i| cut.rows.at(i)).map(|(a, b)| b - a).max().unwrap_or(0);
+        let tile_len = if to.is_some() { 0 } else { tallest * nr };
+        let scratch = panel_len + tile_len + chain.scratch();
         let (name, reason, flops, bytes) = (chain.name(), chain.reason(), chain.flops(), chain.bytes());
         let moved = columns * (k + if has_residual { 2 * m } else { m });
-        let estimate = chain.estimate(cut.strips, 1, k + m, moved * size_of::<f32>());
+        let transposed = if from.is_some() { 0 } else { k } + if to.is_some() { 0 } else { m };
+        let estimate = chain.estimate(cut.strips, 1, transposed, moved * size_of::<f32>());
         let mut step = Step::new(name, move |frame: &Frame<'_>| {
             let x = frame.input::<f32>(0);
             let out = Shared(frame.output_ptr::<f32>(0));
@@ -105,18 +123,25 @@ impl Operator for Linear {
                 let Piece { columns: (c0, c1), rows: (r0, r1), .. } = cut.at(item);
                 let panel = frame.scratch_ptr::<f32>(worker);
                 let tile = panel.wrapping_add(panel_len);
+                let (row_0, out_stride) = match to {
+                    Some(pitch) => (out.get().wrapping_add(c0), pitch),
+                    // The tile holds this part's rows alone: row 0 would lie before it.
+                    None => (tile.wrapping_sub(r0 * nr), nr),
+                };
                 let window = Window {
                     group: 0,
                     rows: (r0, r1),
                     n: c1 - c0,
-                    // The tile holds this part's rows alone: row 0 would lie before it.
-                    out: tile.wrapping_sub(r0 * nr),
-                    out_stride: nr,
+                    out: row_0,
+                    out_stride,
                     residual: std::ptr::null(),
                     bias,
                     clamp: if has_residual { activation::clamp(None) } else { bounds },
                 };
                 let gather = |start: usize, end: usize| {
+                    if let Some(pitch) = from {
+                        return (x[start * pitch + c0..].as_ptr(), pitch);
+                    }
                     // SAFETY: the panel is this worker's, with `nr` floats for each column of a block.
                     let rows = unsafe { std::slice::from_raw_parts_mut(panel, (end - start) * nr) };
                     relayout::transpose(
@@ -127,8 +152,17 @@ impl Operator for Linear {
                     );
                     (panel.cast_const(), nr)
                 };
-                // SAFETY: tile and panel are this worker's, their rows whole vectors.
-                unsafe { chain.strip(&window, tile.wrapping_add(tallest * nr), gather) };
+                // SAFETY: tile and panel are this worker's, and this part of the output is this item's; rows of all of them are
+                // whole vectors.
+                unsafe { chain.strip(&window, tile.wrapping_add(tile_len), gather) };
+                if let Some(pitch) = to {
+                    let rows = (r0..r1).map(|r| (r * pitch + c0, r * pitch + c1));
+                    if let Some(apply) = apply {
+                        // SAFETY: as above.
+                        rows.for_each(|(start, end)| apply.to(unsafe { out.part(start, end) }));
+                    }
+                    return;
+                }
                 // SAFETY: the tile's rows were just computed.
                 let tile = unsafe { std::slice::from_raw_parts(tile, (r1 - r0) * nr) };
                 // SAFETY: the output has these columns, and nobody else rows `r0..r1` of them.

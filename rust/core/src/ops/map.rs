@@ -5,6 +5,7 @@
 use super::frame::Shared;
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants, parallel};
 use crate::error::{Result, ensure};
+use crate::isa::Tier;
 use crate::kernels::map::{self, Map};
 use crate::kernels::pick;
 use crate::tensor::{DType, Meta};
@@ -30,7 +31,7 @@ impl Operator for MapOp {
         Ok(vec![x.clone()])
     }
 
-    fn wants(&self, _args: &Args<'_>) -> Wants {
+    fn wants(&self, _args: &Args<'_>, _tier: Tier) -> Wants {
         Wants::Same
     }
 

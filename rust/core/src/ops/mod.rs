@@ -160,6 +160,10 @@ pub enum Wants {
     Features,
     /// Operands as features, outputs plain.
     FromFeatures,
+    /// Operand 0 as it was made, plain or as columns; the output as columns where all who read it take them.
+    Columns,
+    /// Operand 0 as it was made, plain or as columns; everything else plain.
+    FromColumns,
     /// All operands and outputs have one shape and may have either layout, so long as it is the same.
     Same,
 }
@@ -257,8 +261,8 @@ pub trait Operator {
     /// [`Error::Graph`] or [`Error::Shape`] where attributes and operands do not fit.
     fn infer(&self, args: &Args<'_>) -> Result<Vec<Meta>>;
 
-    /// Which layouts it takes and gives.
-    fn wants(&self, _args: &Args<'_>) -> Wants {
+    /// Which layouts it takes and gives where kernels are of that tier or lower.
+    fn wants(&self, _args: &Args<'_>, _tier: Tier) -> Wants {
         Wants::Plain
     }
 
@@ -314,8 +318,8 @@ macro_rules! ops {
             }
 
             /// Which layouts it takes and gives; see [`Operator::wants`].
-            pub fn wants(&self, args: &Args<'_>) -> Wants {
-                match self { $(Op::$attrs(op) => op.wants(args),)+ }
+            pub fn wants(&self, args: &Args<'_>, tier: Tier) -> Wants {
+                match self { $(Op::$attrs(op) => op.wants(args, tier),)+ }
             }
 
             /// Whether its threads share channels; see [`Operator::by_channels`].

@@ -5,6 +5,7 @@
 use super::frame::Shared;
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::{Result, ensure};
+use crate::isa::Tier;
 use crate::kernels::map::{self, Map};
 use crate::kernels::pick;
 use crate::kernels::reduce::norm::{self, Group, Norm};
@@ -159,7 +160,7 @@ impl Operator for GroupNorm {
         Ok(vec![x])
     }
 
-    fn wants(&self, _args: &Args<'_>) -> Wants {
+    fn wants(&self, _args: &Args<'_>, _tier: Tier) -> Wants {
         Wants::Same
     }
 
@@ -210,7 +211,7 @@ impl Operator for Affine {
         Ok(vec![x])
     }
 
-    fn wants(&self, _args: &Args<'_>) -> Wants {
+    fn wants(&self, _args: &Args<'_>, _tier: Tier) -> Wants {
         Wants::Same
     }
 

@@ -9,6 +9,7 @@ use super::integer::Bytes;
 use super::reduce::{Plane, reduced};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::{Error, Result, ensure};
+use crate::isa::Tier;
 use crate::kernels::pool_f32::Divisor;
 use crate::kernels::pool_i8::Rescale;
 use crate::kernels::window::Window2;
@@ -161,7 +162,7 @@ impl Operator for Pool {
         Ok(vec![output(x, self.window(x)?.0.output())])
     }
 
-    fn wants(&self, _args: &Args<'_>) -> Wants {
+    fn wants(&self, _args: &Args<'_>, _tier: Tier) -> Wants {
         Wants::Features
     }
 
@@ -235,7 +236,7 @@ impl Operator for AdaptivePool {
         Ok(vec![output(x, self.sizes(x)?.1)])
     }
 
-    fn wants(&self, _args: &Args<'_>) -> Wants {
+    fn wants(&self, _args: &Args<'_>, _tier: Tier) -> Wants {
         Wants::Features
     }
 
@@ -284,7 +285,7 @@ impl Operator for MeanI8 {
         Ok(vec![Meta::new(DType::UInt8, reduced(x, &self.axes, self.keepdim)?)])
     }
 
-    fn wants(&self, args: &Args<'_>) -> Wants {
+    fn wants(&self, args: &Args<'_>, _tier: Tier) -> Wants {
         // Whole planes of features are summed where they lie.
         let rank = args.meta(0).map_or(0, |x| x.shape.len());
         let mut axes = self.axes.clone();
@@ -297,7 +298,7 @@ impl Operator for MeanI8 {
         let rescale = self.mean.into();
         let (tier, kernels) = pick(pool_i8::TABLE, site.tier);
         let name = format!("pool_i8/{tier}");
-        if self.wants(&site.args) == Wants::FromFeatures {
+        if self.wants(&site.args, site.tier) == Wants::FromFeatures {
             let planes = Planes::of(x, site.layouts[0]);
             return Ok(Step::new(name, move |frame: &Frame<'_>| {
                 let (x, out) = (frame.input::<u8>(0), frame.output::<u8>(0));

@@ -312,13 +312,19 @@ pub(super) struct Chain {
 impl Chain {
     /// Chooses kernels for a weight and outputs of `columns` columns.
     pub(super) fn new(matrix: &Arc<Matrix>, columns: usize, tier: Tier) -> Result<Chain> {
-        let factors = match matrix.structure() {
-            Structure::LowRank { u, v } => {
-                vec![Factor::new(v, columns, tier)?, Factor::new(u, columns, tier)?]
-            }
-            _ => vec![Factor::new(matrix, columns, tier)?],
-        };
-        Ok(Chain { factors })
+        let factors = matrix.factors().into_iter().map(|factor| Factor::new(factor, columns, tier));
+        Ok(Chain { factors: factors.collect::<Result<_>>()? })
+    }
+
+    /// Whether operands and outputs of that many columns are better left as columns than transposed for each product: where
+    /// they are one strip of sparse kernels. Dense kernels read a strip fewer vectors at a time, of rows so far apart that
+    /// they share few cache sets; and several strips are nearer together in a panel and a tile.
+    pub(super) fn suits_columns(matrix: &Arc<Matrix>, columns: usize, tier: Tier) -> bool {
+        matrix.factors().into_iter().all(|factor| {
+            matches!(factor.structure(), Structure::Sparse(_))
+                && columns <= sparse_kernel(factor, tier).2
+                && !prefers_dense(factor, columns, tier).0
+        })
     }
 
     /// Why these kernels, where there was a choice.

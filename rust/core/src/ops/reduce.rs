@@ -2,6 +2,7 @@
 
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::{Result, ensure};
+use crate::isa::Tier;
 use crate::kernels::reduce::{self, Dims, Reduce};
 use crate::kernels::{pick, relayout};
 use crate::pool::Pool;
@@ -86,7 +87,7 @@ impl Operator for ReduceOp {
         Ok(vec![Meta::new(x.dtype, shape)])
     }
 
-    fn wants(&self, args: &Args<'_>) -> Wants {
+    fn wants(&self, args: &Args<'_>, _tier: Tier) -> Wants {
         // Whole planes of features are reduced where they lie.
         let rank = args.meta(0).map_or(0, |x| if x.dtype == DType::Float32 { x.shape.len() } else { 0 });
         let mut axes = self.axes.clone();

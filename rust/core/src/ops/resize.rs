@@ -9,6 +9,7 @@ use super::frame::Shared;
 use super::size::Size;
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants, by_size};
 use crate::error::{Error, Result, ensure};
+use crate::isa::Tier;
 use crate::kernels::{pick, quantize};
 use crate::tensor::{DType, Meta, Planes};
 use bytemuck::{Pod, Zeroable};
@@ -164,7 +165,7 @@ impl Operator for Resize {
         Ok(vec![Meta::new(x.dtype, [&x.shape[..2], &sizes[..]].concat())])
     }
 
-    fn wants(&self, args: &Args<'_>) -> Wants {
+    fn wants(&self, args: &Args<'_>, _tier: Tier) -> Wants {
         // A tensor of the file lies plain.
         if args.args.iter().all(|arg| matches!(arg, super::Arg::Value(_))) {
             Wants::Same

@@ -111,8 +111,8 @@ fn sparse<T: Number>(
 }
 
 impl Factor {
-    /// Of a matrix that has kernels for vectors: dense int8 has none.
-    fn new(matrix: &Arc<Matrix>, n: usize, tier: Tier, threads: usize) -> Result<Option<Factor>> {
+    /// Of a matrix that has kernels for vectors, as [`Vectors::suits`] says.
+    fn new(matrix: &Arc<Matrix>, n: usize, tier: Tier, threads: usize) -> Result<Factor> {
         let dense = matches!(matrix.structure(), Structure::Dense(_));
         let (family, tier, form, bytes) = match (dense, matrix.dtype()) {
             (true, DType::Float32) => {
@@ -123,7 +123,7 @@ impl Factor {
                 let (tier, run) = pick(gemv_f32::TABLE_F16, tier);
                 ("gemv_f32", tier, Form::DenseF16(run), matrix.bytes())
             }
-            (true, _) => return Ok(None),
+            (true, _) => unreachable!("dense int8 has no kernels for vectors"),
             (false, DType::Float16) => {
                 let fours = spmv_f32::fours::TABLE_F16;
                 let (tier, form, bytes) = sparse(matrix, spmv_f32::TABLE_F16, fours, tier, "spmv_f32")?;
@@ -153,7 +153,7 @@ impl Factor {
             if batches >= parts && bytes <= gemv_f32::NEAR { (1, parts) } else { (parts, 1) };
         let (rows, vectors) = (split(tiles, rows, 1), split(n, vectors, gemv_f32::BATCH));
         let name = format!("{family}/{tier}");
-        Ok(Some(Factor { matrix: Arc::clone(matrix), form, name, bytes, rows, vectors }))
+        Ok(Factor { matrix: Arc::clone(matrix), form, name, bytes, rows, vectors })
     }
 
     /// Computes the product of all vectors.
@@ -241,22 +241,20 @@ pub(super) struct Vectors {
 }
 
 impl Vectors {
-    /// Of a weight and number of vectors for which there are kernels.
-    pub(super) fn new(matrix: &Arc<Matrix>, n: usize, tier: Tier, threads: usize) -> Result<Option<Vectors>> {
-        let parts = match matrix.structure() {
-            Structure::LowRank { u, v } => vec![v, u],
-            _ => vec![matrix],
-        };
-        let dense = parts.iter().all(|part| matches!(part.structure(), Structure::Dense(_)));
-        let most = if dense { most_dense(pick(gemv_f32::TABLE_F32, tier).0) } else { MOST };
-        if !(1..=most).contains(&n) {
-            return Ok(None);
-        }
-        let factors = parts
-            .into_iter()
-            .map(|part| Factor::new(part, n, tier, threads))
-            .collect::<Result<Option<Vec<_>>>>()?;
-        Ok(factors.map(|factors| Vectors { factors, n }))
+    /// Of a weight and number of vectors that suit each other.
+    pub(super) fn new(matrix: &Arc<Matrix>, n: usize, tier: Tier, threads: usize) -> Result<Vectors> {
+        let factors = matrix.factors().into_iter().map(|part| Factor::new(part, n, tier, threads));
+        Ok(Vectors { factors: factors.collect::<Result<_>>()?, n })
+    }
+
+    /// Whether a weight is multiplied with that many vectors by these kernels: dense int8 has none.
+    pub(super) fn suits(matrix: &Arc<Matrix>, n: usize, tier: Tier) -> bool {
+        let mut dense = matrix.factors();
+        let factors = dense.len();
+        dense.retain(|part| matches!(part.structure(), Structure::Dense(_)));
+        let all = dense.len() == factors;
+        let most = if all { most_dense(pick(gemv_f32::TABLE_F32, tier).0) } else { MOST };
+        (1..=most).contains(&n) && dense.iter().all(|part| part.dtype() != DType::Int8)
     }
 
     /// The kernels' names.

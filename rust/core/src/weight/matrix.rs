@@ -250,6 +250,15 @@ impl Matrix {
         &self.structure
     }
 
+    /// What vectors are multiplied with one after the other: the right and the left factor of a low-rank matrix, the matrix
+    /// itself otherwise.
+    pub fn factors(self: &Arc<Self>) -> Vec<&Arc<Self>> {
+        match &self.structure {
+            Structure::LowRank { u, v } => vec![v, u],
+            _ => vec![self],
+        }
+    }
+
     /// What each row's sum is multiplied by, where values are integers that stand for floats.
     pub fn scales(&self) -> Option<&[f32]> {
         self.scales.as_deref()

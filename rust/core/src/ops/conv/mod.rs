@@ -12,6 +12,7 @@ use super::cut::{Outputs, Parts, Piece};
 use super::product::{Chain, Window};
 use super::{Args, Frame, Operator, Prepared, Site, Step, Wants};
 use crate::error::{Error, Result, ensure};
+use crate::isa::Tier;
 use crate::kernels::pack::{self, Fill, LANES_F32, Taps};
 use crate::kernels::strip::LANES;
 use crate::kernels::window::Window2;
@@ -159,7 +160,7 @@ impl Operator for Conv {
         Ok(vec![output])
     }
 
-    fn wants(&self, _args: &Args<'_>) -> Wants {
+    fn wants(&self, _args: &Args<'_>, _tier: Tier) -> Wants {
         Wants::Features
     }
 
