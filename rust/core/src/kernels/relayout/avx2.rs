@@ -15,8 +15,6 @@ unsafe fn run(x: *const u32, x_stride: usize, y: *mut u32, y_stride: usize, rows
     unsafe { tiled::<u32, 8>(x, x_stride, y, y_stride, rows, columns, tile) }
 }
 
-/// No hardware prefetcher follows so many rows at once, so each row's next line is asked for.
-///
 /// Pairs, then quarters, then halves of rows are exchanged across the diagonal.
 #[target_feature(enable = "avx2")]
 unsafe fn tile(x: *const u32, x_stride: usize, y: *mut u32, y_stride: usize) {
@@ -25,7 +23,6 @@ unsafe fn tile(x: *const u32, x_stride: usize, y: *mut u32, y_stride: usize) {
     for (r, row) in a.iter_mut().enumerate() {
         // SAFETY: eight rows of eight elements.
         *row = unsafe { _mm256_loadu_ps(x.add(r * x_stride).cast()) };
-        _mm_prefetch::<_MM_HINT_T0>(x.wrapping_add(r * x_stride + 16).cast());
     }
     for i in 0..4 {
         b[2 * i] = _mm256_unpacklo_ps(a[2 * i], a[2 * i + 1]);
@@ -44,6 +41,5 @@ unsafe fn tile(x: *const u32, x_stride: usize, y: *mut u32, y_stride: usize) {
     for (r, row) in b.iter().enumerate() {
         // SAFETY: eight rows of eight elements.
         unsafe { _mm256_storeu_ps(y.add(r * y_stride).cast(), *row) };
-        _mm_prefetch::<_MM_HINT_ET0>(y.wrapping_add((r + 8) * y_stride).cast());
     }
 }
