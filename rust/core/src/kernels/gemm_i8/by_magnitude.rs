@@ -84,6 +84,7 @@ macro_rules! magnitudes_tier {
         /// # Safety
         /// The panel has the groups and columns, `images` room for all.
         #[target_feature(enable = $features)]
+        #[inline(never)]
         unsafe fn flip((panel, stride): (*const u8, usize), groups: usize, vectors: usize, images: *mut u8) {
             let flips = FLIPS.map(|flip| $splat(bytemuck::cast(flip)));
             for group in 0..groups {

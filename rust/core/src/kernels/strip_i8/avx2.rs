@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, NR, Output, StripI8, store_rows};
+use super::{LANES, NR, Output, Residual, StripI8, store_rows};
 use crate::weight::QUAD;
 
 /// Columns of a register.
@@ -64,85 +64,107 @@ pub(in crate::kernels) unsafe fn interleave(rows: &[*const u8], n: usize, panel:
 /// # Safety
 /// As [`store_rows`].
 #[target_feature(enable = "avx2")]
-#[inline]
 pub(in crate::kernels) unsafe fn store_sums<W>(s: &StripI8<'_, W>, r0: usize, sums: &[[i32; NR]]) {
-    if let Output::F32 { .. } = s.requant.output {
-        // SAFETY: the caller's.
-        return unsafe { store_rows(s, r0, sums) };
-    }
-    let reach = s.vectors() * LANES;
-    for (i, row) in sums.iter().enumerate() {
-        let r = r0 + i;
-        // A row of the strip is a line of a page of its own, which no prefetcher of the processor follows: the next strip's
-        // line is asked for here, wherever it is.
-        _mm_prefetch::<_MM_HINT_T0>(s.out.wrapping_add(r * s.out_stride + NR).cast_const().cast());
-        if s.requant.residual.is_some() {
-            _mm_prefetch::<_MM_HINT_T0>(s.residual.wrapping_add(r * s.residual_stride + NR).cast());
-        }
-        let mut j = 0;
-        // SAFETY: the caller's; a row of sums has all columns, a strip those of its vectors.
-        unsafe {
-            while j + 4 * WIDTH <= reach {
-                store_bytes::<4, W>(s, r, j, row);
-                j += 4 * WIDTH;
+    // SAFETY: the caller's.
+    unsafe {
+        match (s.requant.output, s.requant.residual) {
+            (Output::F32 { .. }, _) => store_rows(s, r0, sums),
+            (Output::U8 { zero_point, lo, hi }, None) => {
+                store_bytes::<false, W>(s, r0, sums, Bytes::new(zero_point, lo, hi));
             }
-            if j < reach {
-                store_bytes::<2, W>(s, r, j, row);
+            (Output::U8 { zero_point, lo, hi }, Some(_)) => {
+                store_bytes::<true, W>(s, r0, sums, Bytes::new(zero_point, lo, hi));
             }
         }
     }
 }
 
-/// Stores the sums of row `r` and `N` registers of columns from `j`, `N` being 2 or 4.
-///
-/// # Safety
-/// As [`store_rows`]; the output is uint8; the strip has the columns.
-#[target_feature(enable = "avx2")]
-#[inline]
-unsafe fn store_bytes<const N: usize, W>(s: &StripI8<'_, W>, r: usize, j: usize, sums: &[i32; NR]) {
-    let Output::U8 { zero_point, lo, hi } = s.requant.output else { unreachable!("the output is uint8") };
-    let (scale, bias) = (_mm256_set1_ps(s.requant.scale[r]), _mm256_set1_ps(s.requant.bias[r]));
-    let mut y = [_mm256_setzero_ps(); N];
-    debug_assert!(j + N * WIDTH <= NR);
-    for (v, y) in y.iter_mut().enumerate() {
-        // SAFETY: a row of sums has all columns.
-        let sums = unsafe { _mm256_loadu_si256(sums.as_ptr().add(j + v * WIDTH).cast()) };
-        *y = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums), scale), bias);
-    }
-    if let Some(residual) = s.requant.residual {
-        let scale = _mm256_set1_ps(residual.scale);
-        let zero_point = _mm256_set1_epi32(residual.zero_point.into());
-        let from = s.residual.wrapping_add(r * s.residual_stride + j);
-        for (v, y) in y.iter_mut().enumerate() {
-            // SAFETY: the strip has the row and these columns.
-            let q = unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.add(v * WIDTH).cast())) };
-            let steps = _mm256_cvtepi32_ps(_mm256_sub_epi32(q, zero_point));
-            *y = _mm256_add_ps(*y, _mm256_mul_ps(steps, scale));
+/// What rounds to bytes.
+#[derive(Clone, Copy)]
+struct Bytes {
+    upper: __m256,
+    zero_point: __m256i,
+    lo: __m256i,
+}
+
+impl Bytes {
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn new(zero_point: u8, lo: u8, hi: u8) -> Bytes {
+        Bytes {
+            upper: _mm256_set1_ps((i32::from(hi) - i32::from(zero_point)) as f32),
+            zero_point: _mm256_set1_epi16(zero_point.into()),
+            lo: _mm256_set1_epi8(lo.cast_signed()),
         }
     }
-    // What is too small for an integer, and a NaN, which in this order of operands stays one, becomes the least integer;
-    // narrowing with saturation then leaves the bound from below to the end.
-    let upper = _mm256_set1_ps((i32::from(hi) - i32::from(zero_point)) as f32);
-    let zero_point = _mm256_set1_epi16(zero_point.into());
-    let mut halves = [_mm256_setzero_si256(); 2];
-    for (i, half) in halves.iter_mut().enumerate() {
-        // Of two registers the second half is not stored.
-        let (a, b) = (y[2 * i % N], y[(2 * i + 1) % N]);
-        let (a, b) = (_mm256_min_ps(upper, a), _mm256_min_ps(upper, b));
+
+    /// Sixteen numbers in steps of the output, the zero point added, in 16 bits; each 128-bit lane has four of either register.
+    ///
+    /// What is too small for an integer, and a NaN, which in this order of operands stays one, becomes the least integer;
+    /// narrowing with saturation then leaves the bound from below to the end.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn steps(self, a: __m256, b: __m256) -> __m256i {
+        let (a, b) = (_mm256_min_ps(self.upper, a), _mm256_min_ps(self.upper, b));
         let steps = _mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
-        *half = _mm256_add_epi16(steps, zero_point);
+        _mm256_add_epi16(steps, self.zero_point)
     }
-    let bytes =
-        _mm256_max_epu8(_mm256_packus_epi16(halves[0], halves[1]), _mm256_set1_epi8(lo.cast_signed()));
-    // Each 128-bit lane has four columns of every register.
-    let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-    let out = s.out.wrapping_add(r * s.out_stride + j);
-    // SAFETY: the strip has the row and these columns.
-    unsafe {
-        if N == 4 {
-            _mm256_storeu_si256(out.cast(), bytes);
-        } else {
-            _mm_storeu_si128(out.cast(), _mm256_castsi256_si128(bytes));
+
+    /// Bytes of what [`Bytes::steps`] gave, in the order of columns.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn bytes(self, a: __m256i, b: __m256i) -> __m256i {
+        let bytes = _mm256_max_epu8(_mm256_packus_epi16(a, b), self.lo);
+        _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
+    }
+}
+
+/// Stores rows of sums from row `r0`, with a residual if `ADD`.
+///
+/// # Safety
+/// As [`store_rows`]; the output is uint8, and there is a residual where one is to be added.
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+unsafe fn store_bytes<const ADD: bool, W>(s: &StripI8<'_, W>, r0: usize, sums: &[[i32; NR]], to: Bytes) {
+    let reach = s.vectors() * LANES;
+    let residual = s.requant.residual.unwrap_or(Residual { scale: 0.0, zero_point: 0 });
+    let (step, origin) = (_mm256_set1_ps(residual.scale), _mm256_set1_epi32(residual.zero_point.into()));
+    let rows = r0..r0 + sums.len();
+    let (scales, biases) = (&s.requant.scale[rows.clone()], &s.requant.bias[rows.clone()]);
+    for (((r, row), &scale), &bias) in rows.zip(sums).zip(scales).zip(biases) {
+        let out = s.out.wrapping_add(r * s.out_stride);
+        let from = s.residual.wrapping_add(r * s.residual_stride);
+        // A row of the strip is a line of a page of its own, which no prefetcher of the processor follows: the next strip's
+        // line is asked for here, wherever it is.
+        _mm_prefetch::<_MM_HINT_T0>(out.wrapping_add(NR).cast_const().cast());
+        if ADD {
+            _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(NR).cast());
+        }
+        let (scale, bias) = (_mm256_set1_ps(scale), _mm256_set1_ps(bias));
+        let real = |j: usize| {
+            // SAFETY: a row of sums has all columns.
+            let sums = unsafe { _mm256_loadu_si256(row.as_ptr().add(j).cast()) };
+            let y = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums), scale), bias);
+            if !ADD {
+                return y;
+            }
+            // SAFETY: the strip has the row and these columns.
+            let q = unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.add(j).cast())) };
+            let steps = _mm256_cvtepi32_ps(_mm256_sub_epi32(q, origin));
+            _mm256_add_ps(y, _mm256_mul_ps(steps, step))
+        };
+        let two = |j: usize| to.steps(real(j), real(j + WIDTH));
+        let mut j = 0;
+        // SAFETY: the strip has the row and these columns.
+        unsafe {
+            while j + 4 * WIDTH <= reach {
+                _mm256_storeu_si256(out.add(j).cast(), to.bytes(two(j), two(j + 2 * WIDTH)));
+                j += 4 * WIDTH;
+            }
+            if j < reach {
+                let steps = two(j);
+                _mm_storeu_si128(out.add(j).cast(), _mm256_castsi256_si128(to.bytes(steps, steps)));
+            }
         }
     }
 }
