@@ -239,4 +239,12 @@ mod tests {
         assert_eq!(pitch(64, 112 * 112, DType::Float32), 112 * 112 + 16);
         assert_eq!(pitch(64, 112 * 112, DType::UInt8), 112 * 112 + 64);
     }
+
+    #[test]
+    fn columns_are_planes_of_features() {
+        let meta = Meta::new(DType::Float32, [2, 7, 60]);
+        let columns = Planes { n: 1, channels: 60, plane: 14, pitch: 16 };
+        assert_eq!(Planes::of(&meta, Layout::Columns), columns);
+        assert_eq!(Planes::of(&Meta::new(DType::Float32, [14, 60]), Layout::Columns), columns);
+    }
 }

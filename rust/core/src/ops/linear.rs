@@ -106,13 +106,13 @@ impl Operator for Linear {
             parts: chain.parts(from.is_some()),
         };
         let cut = outputs.cut();
-        let panel_len = if from.is_some() { 0 } else { chain.panel() };
+        let panel_len = from.map_or_else(|| chain.panel(), |_| 0);
         let tallest = (0..cut.rows.len()).map(|i| cut.rows.at(i)).map(|(a, b)| b - a).max().unwrap_or(0);
-        let tile_len = if to.is_some() { 0 } else { tallest * nr };
+        let tile_len = to.map_or(tallest * nr, |_| 0);
         let scratch = panel_len + tile_len + chain.scratch();
         let (name, reason, flops, bytes) = (chain.name(), chain.reason(), chain.flops(), chain.bytes());
         let moved = columns * (k + if has_residual { 2 * m } else { m });
-        let transposed = if from.is_some() { 0 } else { k } + if to.is_some() { 0 } else { m };
+        let transposed = from.map_or(k, |_| 0) + to.map_or(m, |_| 0);
         let estimate = chain.estimate(cut.strips, 1, transposed, moved * size_of::<f32>());
         let mut step = Step::new(name, move |frame: &Frame<'_>| {
             let x = frame.input::<f32>(0);
