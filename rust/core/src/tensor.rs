@@ -165,7 +165,8 @@ pub const ALIGN: usize = 64;
 /// Planes that fit in any cache however their lines fall into its sets, and lines to which one more adds little.
 const FEW: usize = 8;
 
-/// Elements from one plane to the next in [`Layout::Features`] and [`Layout::Columns`], for planes of that many elements, one a channel.
+/// Elements from one plane to the next in [`Layout::Features`] and [`Layout::Columns`], for planes of that many elements, one
+/// a channel.
 pub fn pitch(channels: usize, plane: usize, dtype: DType) -> usize {
     let line = ALIGN / dtype.size();
     let lines = plane.div_ceil(line);
