@@ -508,7 +508,7 @@ class Sparse(nn.Module):
         return self.c(y) + x, self.e(outside), outside
 
 
-add("sparse in a row", Sparse, (60,), batches=(64, 9, 33, 130, 3))
+add("sparse in a row", Sparse, (60,), batches=(64, 9, 33, 130, 3, 0))
 add("sparse in a row of tokens", Sparse, (7, 60), batches=(9, 2, 3))
 
 
